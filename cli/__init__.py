@@ -1,0 +1,1 @@
+"""Command line of logitstore; one file a command."""

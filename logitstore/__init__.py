@@ -1,0 +1,1 @@
+"""logitstore: a teacher-logit cache and sparse knowledge-distillation engine."""

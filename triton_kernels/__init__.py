@@ -1,0 +1,1 @@
+"""Triton kernels of logitstore; they import torch and triton only."""
