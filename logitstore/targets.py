@@ -220,7 +220,8 @@ def check_ids(ids: Tensor, vocab_size: int, *, what: str = "targets") -> None:
         wrong = low if low < 0 else high
         raise InvalidInput(
             f"{what} hold token id {wrong}, which does not fit a vocabulary of {vocab_size} "
-            f"(ids 0 to {vocab_size - 1}). Was the store built with another tokenizer, or the model's vocabulary padded differently?",
+            f"(ids 0 to {vocab_size - 1}). Was the store built with another tokenizer, or the model's vocabulary "
+            "padded differently?",
             kind="id-out-of-range",
         )
 
