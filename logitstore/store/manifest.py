@@ -1,0 +1,153 @@
+"""The manifest: what a store was made from, written before the first shard and never changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from logitstore.errors import InvalidInput, StoreError
+from logitstore.store.layout import FORMAT_NAME, FORMAT_VERSION, MANIFEST, SEALED
+
+MAX_VOCAB_SIZE = 1 << 20
+
+#: fields that say where or when, and cannot change a byte of any sequence
+_INFORMATION = ("created", "versions", "teacher.id", "teacher.gguf_file", "teacher.device")
+_PACKAGES = ("logitstore", "torch", "numpy", "zarr", "pcodec", "pyarrow", "transformers", "tokenizers", "gguf")
+
+
+def new_manifest(*, vocab_size: int, sampler: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
+    """Return a manifest with the format, the versions and `fields`.
+
+    Raises:
+        InvalidInput: the vocabulary is empty or beyond 2^20, or a field is not JSON.
+    """
+    if not 1 <= vocab_size <= MAX_VOCAB_SIZE:
+        raise InvalidInput(f"vocab_size is {vocab_size}; 1 to {MAX_VOCAB_SIZE} was wanted.")
+    manifest = {
+        "format": FORMAT_NAME,
+        "format_version": FORMAT_VERSION,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": _versions(),
+        "vocab_size": vocab_size,
+        "sampler": dict(sampler),
+        **fields,
+    }
+    try:
+        return dict(json.loads(json.dumps(manifest)))
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"a field of the store's manifest is not JSON: {error}.") from None
+
+
+def to_bytes(document: Mapping[str, Any]) -> bytes:
+    """Return a manifest as it is stored: JSON for people to read."""
+    return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def sha256(data: bytes) -> str:
+    """Return the SHA-256 of `data`, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_manifest(root: Path) -> dict[str, Any]:
+    """Return the manifest of a finished or unfinished store.
+
+    Raises:
+        StoreError: kind "not-a-store", "newer-format" or "damaged".
+    """
+    path = root / MANIFEST
+    if not path.is_file():
+        found = "does not exist" if not root.exists() else f"has no {MANIFEST}"
+        raise StoreError(f"{root} is no store: it {found}. `logitstore build` makes one.", kind="not-a-store")
+    manifest = _read_json(path)
+    if manifest.get("format") != FORMAT_NAME:
+        raise StoreError(f"{root} is no store: its {MANIFEST} is of something else.", kind="not-a-store")
+    found_version = manifest.get("format_version")
+    if not isinstance(found_version, int) or found_version < 1:
+        raise StoreError(f"{path} has the format version {found_version!r}; a whole number was wanted.", kind="damaged")
+    if found_version > FORMAT_VERSION:
+        raise StoreError(
+            f"{root} has format version {found_version}; this logitstore reads up to {FORMAT_VERSION}. "
+            "Update logitstore (pip install -U logitstore).",
+            kind="newer-format",
+        )
+    return manifest
+
+
+def read_sealed(root: Path) -> dict[str, Any]:
+    """Return the sealed manifest.
+
+    Raises:
+        StoreError: kind "not-sealed" where the store is unfinished; "damaged".
+    """
+    path = root / SEALED
+    if not path.is_file():
+        raise StoreError(
+            f"{root} is unfinished: it has no {SEALED} yet. If no build is running on it, continue it with "
+            "`logitstore build ... --resume`.",
+            kind="not-sealed",
+        )
+    return _read_json(path)
+
+
+def flatten(document: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested JSON under dotted names."""
+    if isinstance(document, dict | list) and document:
+        items = document.items() if isinstance(document, dict) else enumerate(document)
+        return {name: leaf for key, value in items for name, leaf in flatten(value, f"{prefix}{key}.").items()}
+    return {prefix.removesuffix("."): document}
+
+
+def settings(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that can change a stored byte, under dotted names."""
+
+    def informs(name: str) -> bool:
+        is_data_name = name.startswith("data.") and name.endswith(".name")
+        return is_data_name or any(name == field or name.startswith(f"{field}.") for field in _INFORMATION)
+
+    return {name: value for name, value in flatten(dict(manifest)).items() if not informs(name)}
+
+
+def check_same_settings(root: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse to go on with a store that was made with other settings.
+
+    Raises:
+        StoreError: kind "settings-differ", naming each field with both values.
+    """
+    there, here = settings(stored), settings(wanted)
+    names = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
+    if names:
+        lines = "; ".join(f"{name}: the store has {there.get(name)!r}, asked for was {here.get(name)!r}" for name in names)
+        raise StoreError(
+            f"{root} was begun with other settings ({lines}). Resume with the settings it has, or build another store.",
+            kind="settings-differ",
+        )
+
+
+def settings_sha256(manifest: Mapping[str, Any]) -> str:
+    """Return one hash over all fields that can change a stored byte."""
+    return sha256(json.dumps(settings(manifest), sort_keys=True).encode())
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read: {error}.", kind="damaged") from None
+    if not isinstance(document, dict):
+        raise StoreError(f"{path} holds no JSON object.", kind="damaged")
+    return document
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,161 @@
+"""Shard files: one Zarr v3 sharding codec's file, an inner chunk for each sequence's blob.
+
+An inner chunk is what Zarr's `vlen-bytes` codec makes of one value: the number of values (1) and the value's length
+as little-endian uint32, then its bytes. The shard ends with its index, (offset, length) as little-endian uint64 for
+each inner chunk, and the index's crc32c.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from logitstore.errors import StoreError
+from logitstore.store.layout import attempt_path, disk_errors, publish
+
+_VALUE = struct.Struct("<II")
+_MISSING = np.uint64(2**64 - 1)
+
+
+@dataclass(frozen=True)
+class ShardFile:
+    """A shard's size and hash, as its commit record keeps them."""
+
+    num_bytes: int
+    sha256: str
+
+
+class ShardWriter:
+    """Writes one shard under an attempt name; `publish` gives it its lasting one. Leaving early removes it."""
+
+    def __init__(self, root: Path, sequences_per_shard: int) -> None:
+        self._attempt = attempt_path(root)
+        self._index = np.full((sequences_per_shard, 2), _MISSING, dtype="<u8")
+        self._hash = hashlib.sha256()
+        self._offset = 0
+        self.num_sequences = 0
+        with disk_errors(self._attempt):
+            self._file = self._attempt.open("xb")
+
+    def append(self, blob: bytes) -> None:
+        """Add the next sequence's blob."""
+        self._index[self.num_sequences] = self._offset, _VALUE.size + len(blob)
+        self._write(_VALUE.pack(1, len(blob)) + blob)
+        self.num_sequences += 1
+
+    def publish(self, target: Path) -> tuple[bool, ShardFile]:
+        """Finish, sync and publish the shard; tell whether it is this one that got the name, and what it is."""
+        index = self._index.tobytes()
+        self._write(index + struct.pack("<I", google_crc32c.value(index)))
+        with disk_errors(target):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+        return publish(self._attempt, target), ShardFile(self._offset, self._hash.hexdigest())
+
+    def _write(self, data: bytes) -> None:
+        with disk_errors(self._attempt):
+            self._file.write(data)
+        self._hash.update(data)
+        self._offset += len(data)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self._file.close()
+        except OSError:
+            # a full disk refuses the last buffered bytes again; the attempt goes away either way
+            pass
+        self._attempt.unlink(missing_ok=True)
+
+
+class ShardReader:
+    """Reads blobs of one shard: one ranged read each, the shard's index being read once.
+
+    Raises:
+        StoreError: kind "missing-shard", "truncated" or "checksum-mismatch".
+    """
+
+    def __init__(self, path: Path, sequences_per_shard: int) -> None:
+        self.path = path
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            text = f"shard {path} cannot be opened: {error.strerror}. `logitstore verify STORE` lists all that is missing."
+            raise StoreError(text, kind="missing-shard") from None
+        try:
+            self._index = self._read_index(sequences_per_shard)
+        except BaseException:
+            self.close()
+            raise
+
+    def _read_index(self, sequences_per_shard: int) -> NDArray[np.uint64]:
+        length = 16 * sequences_per_shard + 4
+        size = os.fstat(self._descriptor).st_size
+        if size < length:
+            text = f"shard {self.path} has {size} bytes, fewer than its index alone ({length}); it was cut short."
+            raise StoreError(text, kind="truncated")
+        data = os.pread(self._descriptor, length, size - length)
+        stored = struct.unpack("<I", data[-4:])[0]
+        found = google_crc32c.value(data[:-4])
+        if found != stored:
+            text = f"the index of shard {self.path} has crc32c {found:08x}, its record says {stored:08x}. The shard is damaged."
+            raise StoreError(text, kind="checksum-mismatch")
+        return np.frombuffer(data[:-4], dtype="<u8").reshape(-1, 2)
+
+    def read(self, place: int) -> bytes:
+        """Return the blob at a place of the shard."""
+        offset, length = (int(value) for value in self._index[place])
+        if offset == _MISSING or length < _VALUE.size:
+            raise StoreError(f"shard {self.path} holds nothing at place {place}.", kind="missing-sequence")
+        data = os.pread(self._descriptor, length, offset) if offset < 1 << 62 and length < 1 << 40 else b""
+        if len(data) != length or _VALUE.unpack_from(data) != (1, length - _VALUE.size):
+            raise StoreError(f"shard {self.path} is cut short or damaged at place {place}.", kind="truncated")
+        return data[_VALUE.size :]
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            self.close()
+
+
+def array_metadata(num_sequences: int, sequences_per_shard: int) -> tuple[bytes, bytes]:
+    """Return the `zarr.json` of the store's group and of its one array, as zarr-python itself writes them."""
+    import zarr
+    from zarr.core.dtype import VariableLengthBytes
+
+    memory: dict[str, object] = {}
+    with warnings.catch_warnings():
+        # bytes of variable length are not in the Zarr v3 core specification yet
+        warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification.*")
+        store = zarr.storage.MemoryStore(memory)  # type: ignore[arg-type]
+        group = zarr.create_group(store=store)
+        group.create_array(
+            "sequences",
+            shape=(num_sequences,),
+            chunks=(1,),
+            shards=(sequences_per_shard,),
+            dtype=VariableLengthBytes(),
+            compressors=None,
+        )
+    found = {name: json.loads(value.to_bytes()) for name, value in memory.items()}  # type: ignore[attr-defined]
+    encoded = {name: (json.dumps(document, indent=1) + "\n").encode() for name, document in found.items()}
+    return encoded["zarr.json"], encoded["sequences/zarr.json"]
