@@ -1,0 +1,17 @@
+"""Stores on disk: the only room that knows Zarr and the Parquet index."""
+
+from logitstore.store.reader import Sequence, Store, open_store
+from logitstore.store.statistics import store_statistics
+from logitstore.store.verify import Finding, verify_store
+from logitstore.store.writer import StoreWriter, create_store
+
+__all__ = [
+    "Finding",
+    "Sequence",
+    "Store",
+    "StoreWriter",
+    "create_store",
+    "open_store",
+    "store_statistics",
+    "verify_store",
+]

@@ -121,7 +121,9 @@ def check_same_settings(root: Path, stored: Mapping[str, Any], wanted: Mapping[s
     there, here = settings(stored), settings(wanted)
     names = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
     if names:
-        lines = "; ".join(f"{name}: the store has {there.get(name)!r}, asked for was {here.get(name)!r}" for name in names)
+        lines = "; ".join(
+            f"{name}: the store has {there.get(name)!r}, asked for was {here.get(name)!r}" for name in names
+        )
         raise StoreError(
             f"{root} was begun with other settings ({lines}). Resume with the settings it has, or build another store.",
             kind="settings-differ",

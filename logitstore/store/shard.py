@@ -12,6 +12,7 @@ import json
 import os
 import struct
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -73,12 +74,12 @@ class ShardWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        try:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # a full disk refuses the last buffered bytes again; the attempt goes away either way
+        with suppress(OSError):
             self._file.close()
-        except OSError:
-            # a full disk refuses the last buffered bytes again; the attempt goes away either way
-            pass
         self._attempt.unlink(missing_ok=True)
 
 
@@ -94,7 +95,9 @@ class ShardReader:
         try:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            text = f"shard {path} cannot be opened: {error.strerror}. `logitstore verify STORE` lists all that is missing."
+            text = (
+                f"shard {path} cannot be opened: {error.strerror}. `logitstore verify STORE` lists all that is missing."
+            )
             raise StoreError(text, kind="missing-shard") from None
         try:
             self._index = self._read_index(sequences_per_shard)

@@ -1,0 +1,33 @@
+"""`logitstore stats`: what a store holds and what it costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from logitstore.cli.output import json_option, print_fields, print_json
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  logitstore stats my-store
+  logitstore stats my-store --json
+"""
+)
+@click.argument("store", type=click.Path(path_type=Path))
+@json_option
+def command(store: Path, as_json: bool) -> None:
+    """Print counts and sizes of STORE.
+
+    Positions are places with a target. Bytes a position count all files of the store; their split is the entries'
+    and the tokens' share of the blobs, and "index" for everything else.
+    """
+    from logitstore.store import store_statistics
+
+    statistics = store_statistics(store)
+    if as_json:
+        print_json(statistics)
+    else:
+        print_fields(statistics)

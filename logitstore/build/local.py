@@ -1,0 +1,359 @@
+"""Build a store on this machine: the teacher runs once, its sparse distributions stay."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from logitstore.build.documents import find_data_files
+from logitstore.build.plan import Plan, make_plan
+from logitstore.build.sampling import TargetMaker
+from logitstore.build.staging import Packing, Staged, publish_store, stage_data, staging_folder
+from logitstore.build.unit import run_unit
+from logitstore.errors import InvalidInput, StoreError
+from logitstore.progress import Progress
+from logitstore.samplers import RandomSampling
+from logitstore.store import Store, open_store
+from logitstore.store.layout import MANIFEST, PLAN, SEALED, publish_bytes
+from logitstore.store.manifest import check_same_settings, new_manifest, read_manifest, to_bytes
+from logitstore.store.plan_file import read_plan
+from logitstore.store.writer import UnitWriter, committed_units, refuse_existing, seal_store
+from logitstore.targets import Sampler
+from logitstore.teachers import HuggingFaceTeacher, Teacher, inspect_teacher, load_teacher, load_tokenizer
+
+DEFAULT_SAMPLER = RandomSampling(draws=50)
+
+#: files beside the sequences: manifest, index, commit records
+_OVERHEAD_BYTES = 1 << 20
+
+
+class Tokenizer(Protocol):
+    """What `build` asks of a tokenizer; see `logitstore.teachers.TeacherTokenizer`."""
+
+    @property
+    def bos_id(self) -> int | None: ...
+
+    @property
+    def eod_id(self) -> int | None: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def sha256(self) -> str: ...
+
+    def encode(self, text: str) -> list[int]: ...
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Everything `build` may be told; see there."""
+
+    teacher: str | Path | Teacher
+    data: Sequence[str | os.PathLike[str]]
+    tokenizer: Tokenizer | None = None
+    gguf_file: str | None = None
+    revision: str | None = None
+    trust_remote_code: bool = False
+    text_field: str = "text"
+    tokens_field: str | None = None
+    seq_len: int = 1024
+    pack: bool = True
+    bos: bool = True
+    sampler: Sampler = DEFAULT_SAMPLER
+    teacher_temperature: float = 1.0
+    limit_tokens: int | None = None
+    batch_size: int | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str = "auto"
+    seed: int = 0
+    resume: bool = False
+    quiet: bool = False
+
+    def check(self) -> None:
+        """Raise InvalidInput where a value cannot be used, before anything is read."""
+        if not 0 < self.teacher_temperature < float("inf"):
+            raise InvalidInput(f"teacher_temperature is {self.teacher_temperature}; a number above 0 was wanted.")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise InvalidInput(f"batch_size is {self.batch_size}; at least 1 was wanted.")
+        if not 0 <= self.seed < 1 << 64:
+            raise InvalidInput(f"seed is {self.seed}; a whole number from 0 to 2^64 - 1 was wanted.")
+        if isinstance(self.data, str | os.PathLike) or not self.data:
+            raise InvalidInput("data is no list of paths; at least one file, folder or glob was wanted.")
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Where the teacher comes from, as the teachers room takes it."""
+        return {"gguf_file": self.gguf_file, "revision": self.revision, "trust_remote_code": self.trust_remote_code}
+
+
+def build(
+    path: str | os.PathLike[str],
+    *,
+    teacher: str | Path | Teacher,
+    data: Sequence[str | os.PathLike[str]],
+    tokenizer: Tokenizer | None = None,
+    gguf_file: str | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    text_field: str = "text",
+    tokens_field: str | None = None,
+    seq_len: int = 1024,
+    pack: bool = True,
+    bos: bool = True,
+    sampler: Sampler = DEFAULT_SAMPLER,
+    teacher_temperature: float = 1.0,
+    limit_tokens: int | None = None,
+    batch_size: int | None = None,
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    device: str = "auto",
+    seed: int = 0,
+    resume: bool = False,
+    quiet: bool = False,
+) -> Store:
+    """Run the teacher over the data once, and store its sparse targets. Returns the sealed store.
+
+    The data is read, tokenised and packed first; the store's folder appears when that is done and holds everything
+    that is needed to go on. Work is committed unit by unit: after any stop, the same call with `resume=True` redoes
+    only what was not committed.
+
+    Args:
+        path: folder of the store; must not exist, unless `resume`.
+        teacher: Hugging Face hub id or local folder (safetensors or GGUF) of a causal language model, or any
+            `logitstore.teachers.Teacher`.
+        data: .txt, .jsonl and .parquet files, folders and globs; read in sorted path order.
+        tokenizer: the tokenizer of a teacher that is given as an object; else the checkpoint's own.
+        gguf_file: name of the GGUF file in the teacher's folder.
+        revision: branch, tag or commit on the hub.
+        trust_remote_code: run the checkpoint's own model code.
+        text_field: field or column with the text.
+        tokens_field: field or column with token ids, instead of text.
+        seq_len: tokens of a sequence, BOS included.
+        pack: join documents into full sequences, each document followed by the end-of-document token; else every
+            document is kept apart.
+        bos: start every sequence with the tokenizer's BOS, where it has one.
+        sampler: what is kept of each distribution; `RandomSampling(draws=50)` by default.
+        teacher_temperature: the logits are divided by it before sampling.
+        limit_tokens: store the first so many tokens only.
+        batch_size: sequences run at once; by default as many as fit.
+        dtype: "auto", "float32", "bfloat16" or "float16".
+        device: "auto", "cpu", "cuda", ...
+        seed: key of the sampling.
+        resume: go on with an unfinished store of the same settings; a finished one is left as it is.
+        quiet: no progress and no projection on stderr.
+
+    Raises:
+        InvalidInput: an option or a data file cannot be used.
+        TeacherError: the teacher cannot be loaded, or its logits are NaN or infinite.
+        StoreError: kind "exists", "settings-differ", "disk-too-small", "disk-full", "unwritable".
+    """
+    chosen = BuildOptions(
+        teacher=teacher,
+        data=data,
+        tokenizer=tokenizer,
+        gguf_file=gguf_file,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        text_field=text_field,
+        tokens_field=tokens_field,
+        seq_len=seq_len,
+        pack=pack,
+        bos=bos,
+        sampler=sampler,
+        teacher_temperature=teacher_temperature,
+        limit_tokens=limit_tokens,
+        batch_size=batch_size,
+        dtype=dtype,
+        device=device,
+        seed=seed,
+        resume=resume,
+        quiet=quiet,
+    )
+    return run_build(Path(path), chosen)
+
+
+def run_build(root: Path, chosen: BuildOptions) -> Store:
+    """Build or resume the store at `root`; see `build`."""
+    chosen.check()
+    _check_path(root, chosen.resume)
+    files = find_data_files(chosen.data)
+    tokenizer, vocab_size = _tokenizer(chosen)
+    packing = _packing(chosen, tokenizer)
+    with staging_folder(root) as folder:
+        staged = stage_data(
+            folder,
+            files,
+            packing,
+            encode=None if tokenizer is None else tokenizer.encode,
+            vocab_size=vocab_size,
+            text_field=chosen.text_field,
+            tokens_field=chosen.tokens_field,
+            quiet=chosen.quiet,
+        )
+        if staged.empty_documents:
+            _say(chosen, f"{staged.empty_documents} documents without text were left out.")
+        plan = make_plan(staged.totals.sequences, staged.totals.tokens)
+        running = _load(chosen)
+        running.check_seq_len(max(staged.longest, chosen.seq_len if chosen.pack else 1))
+        manifest = _manifest(chosen, running, tokenizer, packing, staged, plan)
+        maker = _maker(chosen, running, tokenizer)
+        if (root / MANIFEST).exists():
+            manifest = _resumed(root, manifest)
+        else:
+            _project(chosen, root, folder, manifest, maker, staged)
+            publish_bytes(folder, MANIFEST, to_bytes(manifest))
+            publish_store(folder, root)
+    if not (root / SEALED).exists():
+        _run_units(chosen, root, plan, manifest, maker, staged.totals.tokens)
+        seal_store(root, manifest, plan.num_units)
+    else:
+        _say(chosen, f"{root} is complete.")
+    return open_store(root)
+
+
+def _check_path(root: Path, resume: bool) -> None:
+    if not (resume and (root / MANIFEST).is_file()):
+        refuse_existing(root)
+
+
+def _tokenizer(options: BuildOptions) -> tuple[Tokenizer | None, int]:
+    """Return the tokenizer, and how many ids the teacher knows, without loading its weights."""
+    if not isinstance(options.teacher, str | Path):
+        return options.tokenizer, options.teacher.logits_width
+    info = inspect_teacher(options.teacher, **options.source)
+    if options.pack and info.context_length is not None and options.seq_len > info.context_length:
+        raise InvalidInput(
+            f"seq_len is {options.seq_len}, beyond the {info.context_length} tokens that {options.teacher} can read; "
+            "choose a shorter --seq-len.",
+            kind="context-too-short",
+        )
+    return load_tokenizer(options.teacher, **options.source), info.logits_width
+
+
+def _packing(options: BuildOptions, tokenizer: Tokenizer | None) -> Packing:
+    bos_id = tokenizer.bos_id if tokenizer is not None and options.bos else None
+    eod_id = tokenizer.eod_id if tokenizer is not None else None
+    return Packing(options.seq_len, options.pack, bos_id, eod_id, options.limit_tokens)
+
+
+def _load(options: BuildOptions) -> Teacher:
+    if not isinstance(options.teacher, str | Path):
+        return options.teacher
+    with Progress(f"loading {options.teacher}", 1, unit="teacher", quiet=options.quiet) as progress:
+        teacher: HuggingFaceTeacher = load_teacher(
+            options.teacher, **options.source, dtype=options.dtype, device=options.device
+        )
+        progress.advance()
+    return teacher
+
+
+def _maker(options: BuildOptions, teacher: Teacher, tokenizer: Tokenizer | None) -> TargetMaker:
+    masked_from = None
+    if tokenizer is not None and tokenizer.size < teacher.logits_width:
+        masked_from = tokenizer.size
+    return TargetMaker(
+        teacher, options.sampler, options.seed, options.teacher_temperature, masked_from, options.batch_size
+    )
+
+
+def _manifest(
+    options: BuildOptions, teacher: Teacher, tokenizer: Tokenizer | None, packing: Packing, staged: Staged, plan: Plan
+) -> dict[str, Any]:
+    return new_manifest(
+        vocab_size=teacher.logits_width,
+        sampler=options.sampler.to_dict(),
+        teacher_temperature=options.teacher_temperature,
+        seed=options.seed,
+        teacher=teacher.provenance(),
+        tokenizer_sha256=None if tokenizer is None else tokenizer.sha256,
+        tokenizer_size=None if tokenizer is None else tokenizer.size,
+        bos_id=packing.bos_id,
+        eod_id=packing.eod_id,
+        data=staged.data,
+        text_field=options.text_field if options.tokens_field is None else None,
+        tokens_field=options.tokens_field,
+        packing={"seq_len": packing.seq_len, "pack": packing.pack, "limit_tokens": packing.limit_tokens},
+        plan={
+            "sequences": staged.totals.sequences,
+            "tokens": staged.totals.tokens,
+            "tokens_sha256": staged.tokens_sha256,
+        },
+        sequences_per_shard=plan.sequences_per_shard,
+    )
+
+
+def _resumed(root: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Return the manifest that is there, if it has the settings wanted."""
+    stored = read_manifest(root)
+    check_same_settings(root, stored, wanted)
+    return stored
+
+
+def _project(
+    options: BuildOptions, root: Path, folder: Path, manifest: dict[str, Any], maker: TargetMaker, staged: Staged
+) -> None:
+    """Try the first sequence, say what the whole will take, and refuse a disk that is too small for it."""
+    begin = time.monotonic()
+    with UnitWriter(folder, 0, manifest) as trial:
+        for (tokens, starts), targets in maker.targets(read_plan(folder / PLAN, 0, 1), 0):
+            trial.append(tokens, targets, starts)
+        seconds, positions = time.monotonic() - begin, max(trial.num_positions, 1)
+        bytes_per_position, entries = trial.num_bytes / positions, trial.num_entries / positions
+    size = int(bytes_per_position * staged.totals.tokens) + _OVERHEAD_BYTES
+    free = shutil.disk_usage(root.absolute().parent).free
+    _say(
+        options,
+        f"{staged.totals.sequences} sequences, {staged.totals.tokens} tokens. By the first sequence: {entries:.1f} "
+        f"entries and {bytes_per_position:.1f} bytes a position, about {_bytes(size)} and "
+        f"{_duration(seconds / positions * staged.totals.tokens)} in all; {_bytes(free)} are free.",
+    )
+    if size > free:
+        raise StoreError(
+            f"the store needs about {_bytes(size)}, and {root.absolute().parent} has {_bytes(free)} free. Make space, "
+            "choose another path, or store fewer tokens (--limit-tokens) or fewer entries (--draws, --k).",
+            kind="disk-too-small",
+        )
+
+
+def _run_units(
+    options: BuildOptions, root: Path, plan: Plan, manifest: dict[str, Any], maker: TargetMaker, num_tokens: int
+) -> None:
+    done = set(committed_units(root))
+    left = [unit for unit in range(plan.num_units) if unit not in done]
+    if done:
+        _say(options, f"{len(done)} of {plan.num_units} units are committed already.")
+        num_tokens = sum(len(tokens) for unit in left for tokens, _ in read_plan(root / PLAN, *plan.bounds(unit)))
+    with Progress("building", num_tokens, unit="positions", quiet=options.quiet) as progress:
+
+        def on_sequence(positions: int, writer: UnitWriter) -> None:
+            so_far = max(writer.num_positions, 1)
+            note = f"{writer.num_entries / so_far:.1f} entries and {writer.num_bytes / so_far:.1f} B a position"
+            progress.advance(positions, note=note)
+
+        for unit in left:
+            run_unit(root, unit, plan, manifest, maker, on_sequence)
+
+
+def _say(options: BuildOptions, text: str) -> None:
+    if not options.quiet:
+        print(text, file=sys.stderr, flush=True)
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:,.1f} TB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,87 @@
+"""From tokens to sparse targets: the teacher and the sampler at work on some sequences."""
+
+# S tokens of a sequence, V vocabulary
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from logitstore.errors import InvalidInput, TeacherError
+from logitstore.targets import Sampler, SparseTargets, concatenate_targets
+from logitstore.teachers import Teacher
+
+#: tokens [S] and document starts of one sequence
+PlannedSequence = tuple[NDArray[np.int32], NDArray[np.int32]]
+
+
+@dataclass(frozen=True)
+class TargetMaker:
+    """Runs a teacher over sequences and samples its distributions.
+
+    Attributes:
+        teacher: tokens in, logits out.
+        sampler: logits in, sparse targets out.
+        seed: key of the sampler's random numbers.
+        teacher_temperature: the logits are divided by it before sampling.
+        masked_from: columns from here on belong to no token and get probability 0; None where all belong to one.
+        batch_size: sequences given to the teacher at once; None lets the teacher choose.
+    """
+
+    teacher: Teacher
+    sampler: Sampler
+    seed: int
+    teacher_temperature: float
+    masked_from: int | None
+    batch_size: int | None
+
+    def targets(
+        self, sequences: Iterable[PlannedSequence], first_index: int
+    ) -> Iterator[tuple[PlannedSequence, SparseTargets]]:
+        """Yield each sequence with its sparse targets on the CPU, in order.
+
+        Raises:
+            TeacherError: kind "bad-logits", naming sequence and position.
+        """
+        index = first_index
+        for batch in self._batches(sequences):
+            parts: list[list[SparseTargets]] = [[] for _ in batch]
+            with torch.inference_mode():
+                for number, position, logits in self.teacher.logit_blocks([tokens for tokens, _ in batch]):
+                    parts[number].append(self._sample(logits, index + number, position))
+                    if sum(part.num_positions for part in parts[number]) == len(batch[number][0]):
+                        yield batch[number], self._joined(parts[number])
+                        parts[number].clear()
+            index += len(batch)
+
+    def _batches(self, sequences: Iterable[PlannedSequence]) -> Iterator[list[PlannedSequence]]:
+        batch: list[PlannedSequence] = []
+        for sequence in sequences:
+            longest = max(len(tokens) for tokens, _ in [*batch, sequence])
+            if batch and len(batch) + 1 > (self.batch_size or self.teacher.plan_batch_size(longest)):
+                yield batch
+                batch = []
+            batch.append(sequence)
+        if batch:
+            yield batch
+
+    def _sample(self, logits: Tensor, index: int, position: int) -> SparseTargets:
+        if self.masked_from is not None:
+            logits[:, self.masked_from :] = float("-inf")
+        if self.teacher_temperature != 1.0:
+            logits = logits.float() / self.teacher_temperature
+        try:
+            return self.sampler(logits, seed=self.seed, index=index, first_position=position)
+        except InvalidInput as error:
+            if error.kind != "bad-logits":
+                raise
+            raise TeacherError(f"sequence {index}: {error}", kind="bad-logits") from None
+
+    def _joined(self, parts: list[SparseTargets]) -> SparseTargets:
+        joined = concatenate_targets(parts).to("cpu")
+        return replace(joined, teacher_temperature=self.teacher_temperature)

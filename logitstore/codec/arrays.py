@@ -1,0 +1,201 @@
+"""What one blob holds, as plain arrays, and the rules that these arrays keep."""
+
+# S tokens of a sequence, E entries, H head entries
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from logitstore.errors import InvalidInput
+
+#: longer sequences cannot be stored; a damaged header cannot ask for more memory than these allow
+MAX_TOKENS = 1 << 22
+#: the most values that one pco chunk can hold
+MAX_ENTRIES = 1 << 24
+MAX_ENTRIES_PER_POSITION = 65_535
+#: token ids are below this
+ID_LIMIT = 1 << 20
+#: scale and values are stored in 32 bits
+MAX_SCALE = (1 << 32) - 1
+
+
+class WeightForm(IntEnum):
+    """How the weights of a sequence are given and stored."""
+
+    COUNTS = 1
+    PROBABILITIES = 2
+    FLOAT32 = 3
+    HEAD_GRID = 4
+
+
+#: the per-position statistics of the teacher that can be stored
+STATISTICS = ("entropy", "label_probability", "top1_probability")
+
+_VALUE_DTYPES: dict[WeightForm, type[np.generic]] = {
+    WeightForm.COUNTS: np.uint32,
+    WeightForm.PROBABILITIES: np.float32,
+    WeightForm.FLOAT32: np.float32,
+    WeightForm.HEAD_GRID: np.uint32,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class SequenceArrays:
+    """One sequence and its sparse targets.
+
+    Attributes:
+        tokens: token ids, [S] int32, 0 to 2^20 - 1.
+        counts: entries of each position, [S] int64, 0 to 65,535; 0 where the position is masked.
+        ids: token ids of the entries, [E] int32, 0 to 2^20 - 1, strictly ascending within a position; with
+            `head_counts`, within its head entries and within the tail entries that follow them.
+        form: what `values` are.
+        values: COUNTS: how often each entry was drawn, [E] uint32, 1 to `scale`;
+            PROBABILITIES: [E] float32 in (0, 1], stored with a relative error (`PROBABILITY_RELATIVE_ERROR`);
+            FLOAT32: [E] float32, finite, stored exactly;
+            HEAD_GRID: numerators of the head entries, [H] uint32, 1 to `scale`, in a position no more than `scale`
+            together; the tail entries share what is left.
+        scale: COUNTS: draws n; HEAD_GRID: the grid b; 0 otherwise.
+        head_counts: head entries of each position, [S] int64, no more than `counts`; with HEAD_GRID only.
+        statistics: the teacher's statistics of each position by name (`STATISTICS`), [S] float32, kept bit for bit.
+    """
+
+    tokens: NDArray[np.int32]
+    counts: NDArray[np.int64]
+    ids: NDArray[np.int32]
+    form: WeightForm
+    values: NDArray[Any]
+    scale: int = 0
+    head_counts: NDArray[np.int64] | None = None
+    statistics: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+
+
+def check_arrays(arrays: SequenceArrays) -> None:
+    """Raise InvalidInput where `arrays` break a rule of `SequenceArrays`, naming the position."""
+    check_form(arrays.form, arrays.scale)
+    _check_array("tokens", arrays.tokens, np.int32)
+    _check_array("ids", arrays.ids, np.int32)
+    num_tokens, num_entries = len(arrays.tokens), len(arrays.ids)
+    check_sizes(num_tokens, num_entries)
+    _check_array("counts", arrays.counts, np.int64, num_tokens)
+    if (arrays.head_counts is not None) != (arrays.form == WeightForm.HEAD_GRID):
+        found = "no head counts" if arrays.head_counts is None else "head counts"
+        raise InvalidInput(f"{arrays.form.name} came with {found}; HEAD_GRID needs them, other forms have none.")
+    if arrays.head_counts is not None:
+        _check_array("head_counts", arrays.head_counts, np.int64, num_tokens)
+    check_counts(arrays.counts, arrays.head_counts, num_entries)
+    valued = arrays.counts if arrays.head_counts is None else arrays.head_counts
+    _check_array("values", arrays.values, _VALUE_DTYPES[arrays.form], int(valued.sum()))
+    check_tokens(arrays.tokens)
+    check_ids(arrays.ids, arrays.counts)
+    check_values(arrays.form, arrays.scale, arrays.values, valued)
+    for name, statistic in arrays.statistics.items():
+        if name not in STATISTICS:
+            raise InvalidInput(f"there is no statistic {name!r}; there are {', '.join(STATISTICS)}.")
+        _check_array(f"statistic {name}", statistic, np.float32, num_tokens)
+
+
+def check_form(form: WeightForm, scale: int) -> None:
+    """Raise InvalidInput where `form` cannot have this `scale`."""
+    if not isinstance(form, WeightForm):
+        raise InvalidInput(f"form is {form!r}; a WeightForm was wanted.")
+    scaled = form in (WeightForm.COUNTS, WeightForm.HEAD_GRID)
+    low, high = (1, MAX_SCALE) if scaled else (0, 0)
+    if not isinstance(scale, int | np.integer) or not low <= scale <= high:
+        raise InvalidInput(f"{form.name} has scale {scale}; {low} to {high} was wanted.")
+
+
+def check_sizes(num_tokens: int, num_entries: int) -> None:
+    """Raise InvalidInput where a sequence is larger than a blob can hold."""
+    if num_tokens > MAX_TOKENS:
+        raise InvalidInput(f"a sequence has {num_tokens} tokens; {MAX_TOKENS} is the most that one blob holds.")
+    limit = min(MAX_ENTRIES, MAX_ENTRIES_PER_POSITION * num_tokens)
+    if num_entries > limit:
+        raise InvalidInput(
+            f"a sequence of {num_tokens} tokens has {num_entries} entries; {limit} is the most that one blob holds."
+        )
+
+
+def check_counts(counts: NDArray[np.int64], head_counts: NDArray[np.int64] | None, num_entries: int) -> None:
+    """Raise InvalidInput where entries of positions are out of range, or do not add up to `num_entries`."""
+    position = _first((counts < 0) | (counts > MAX_ENTRIES_PER_POSITION))
+    if position is not None:
+        raise InvalidInput(
+            f"position {position} has {counts[position]} entries; 0 to {MAX_ENTRIES_PER_POSITION} was wanted."
+        )
+    if counts.sum() != num_entries:
+        raise InvalidInput(f"the positions have {counts.sum()} entries together; there are {num_entries} ids.")
+    if head_counts is None:
+        return
+    position = _first((head_counts < 0) | (head_counts > counts))
+    if position is not None:
+        raise InvalidInput(
+            f"position {position} has {head_counts[position]} head entries; 0 to {counts[position]}, all its entries, "
+            "was wanted."
+        )
+
+
+def check_tokens(tokens: NDArray[Any]) -> None:
+    """Raise InvalidInput where a token of the sequence is out of range."""
+    position = _first((tokens < 0) | (tokens >= ID_LIMIT))
+    if position is not None:
+        raise InvalidInput(f"the token at position {position} is {tokens[position]}; 0 to {ID_LIMIT - 1} was wanted.")
+
+
+def check_ids(ids: NDArray[Any], counts: NDArray[np.int64]) -> None:
+    """Raise InvalidInput where an entry's id is out of range."""
+    entry = _first((ids < 0) | (ids >= ID_LIMIT))
+    if entry is not None:
+        raise InvalidInput(
+            f"position {position_of(entry, counts)} has token id {ids[entry]}; 0 to {ID_LIMIT - 1} was wanted."
+        )
+
+
+def check_values(form: WeightForm, scale: int, values: NDArray[Any], counts: NDArray[np.int64]) -> None:
+    """Raise InvalidInput where a value is not what `form` promises; position t has `counts[t]` values."""
+    if form == WeightForm.FLOAT32:
+        bad, wanted = ~np.isfinite(values), "a finite number"
+    elif form == WeightForm.PROBABILITIES:
+        bad, wanted = ~((values > 0) & (values <= 1)), "a probability above 0, at most 1,"
+    else:
+        bad, wanted = (values < 1) | (values > scale), f"1 to {scale}"
+    entry = _first(bad)
+    if entry is not None:
+        raise InvalidInput(
+            f"position {position_of(entry, counts)} has the {form.name} value {values[entry]}; {wanted} was wanted."
+        )
+    if form == WeightForm.HEAD_GRID:
+        running = np.concatenate([np.zeros(1, np.int64), np.cumsum(values, dtype=np.int64)])
+        ends = np.cumsum(counts)
+        sums = running[ends] - running[ends - counts]
+        position = _first(sums > scale)
+        if position is not None:
+            raise InvalidInput(
+                f"the head numerators of position {position} sum to {sums[position]}; at most the grid, {scale}, "
+                "was wanted."
+            )
+
+
+def position_of(entry: int, counts: NDArray[np.int64]) -> int:
+    """Return the position that holds an entry, given the entries of each position."""
+    return int(np.searchsorted(np.cumsum(counts), entry, side="right"))
+
+
+def _first(bad: NDArray[np.bool_]) -> int | None:
+    return int(bad.argmax()) if bad.any() else None
+
+
+def _check_array(name: str, array: NDArray[Any], dtype: type[np.generic], length: int | None = None) -> None:
+    if not isinstance(array, np.ndarray):
+        raise InvalidInput(f"{name} is a {type(array).__name__}; a numpy array was wanted.")
+    if array.ndim != 1 or array.dtype != np.dtype(dtype):
+        raise InvalidInput(
+            f"{name} is {array.dtype} with shape {array.shape}; {np.dtype(dtype)} with 1 dimension was wanted."
+        )
+    if length is not None and len(array) != length:
+        raise InvalidInput(f"{name} has {len(array)} values; {length} were wanted.")

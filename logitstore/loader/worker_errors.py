@@ -1,0 +1,26 @@
+"""Errors on their way out of a DataLoader's worker process.
+
+PyTorch rebuilds an exception from its type and one text that holds the worker's whole traceback: the `kind` is lost and
+the message buried. A note on the exception travels inside that traceback, so both can be restored from it.
+"""
+
+from __future__ import annotations
+
+import json
+
+from logitstore.errors import LogitstoreError
+
+_NOTE = "logitstore error: "
+
+
+def note_for_transport(error: LogitstoreError) -> None:
+    """Attach message and kind to an error that is about to leave a worker process."""
+    error.add_note(_NOTE + json.dumps({"text": str(error), "kind": error.kind}))
+
+
+def restore_transported(error: LogitstoreError) -> LogitstoreError | None:
+    """Return the error as it was in the worker process; None where `error` did not come out of one."""
+    _, found, note = str(error).rpartition(_NOTE)
+    if not found:
+        return None
+    return type(error)(**json.loads(note.splitlines()[0]))

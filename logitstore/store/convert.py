@@ -1,0 +1,135 @@
+"""Between sparse targets in memory and the plain arrays that the codec stores."""
+
+# S tokens of a sequence, V vocabulary, E entries
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from logitstore.codec import SequenceArrays, WeightForm
+from logitstore.errors import InvalidInput
+from logitstore.targets import SparseTargets, check_ids
+
+#: float32 probabilities of a row, summed, may be off by this much
+_SUM_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Weighting:
+    """How a store writes weights: the codec's form, its scale, and the sampler that made them."""
+
+    form: WeightForm
+    scale: int
+    sampler: str
+    teacher_temperature: float
+
+    @classmethod
+    def of(cls, sampler: Mapping[str, Any], teacher_temperature: float) -> Weighting:
+        """Return the form for a sampler's `to_dict`; samplers unknown here are stored as float32."""
+        name = str(sampler.get("name"))
+        if name == "random-sampling" and float(sampler.get("proposal_power", 1.0)) == 1.0:
+            return cls(WeightForm.COUNTS, int(sampler["draws"]), name, teacher_temperature)
+        form = WeightForm.PROBABILITIES if name in ("top-k", "top-p") else WeightForm.FLOAT32
+        return cls(form, 0, name, teacher_temperature)
+
+
+def to_arrays(
+    tokens: NDArray[np.int32], targets: SparseTargets, weighting: Weighting, vocab_size: int, where: str
+) -> SequenceArrays:
+    """Check one sequence and return what the codec stores of it.
+
+    Raises:
+        InvalidInput: lengths differ, tokens or ids do not fit the vocabulary, or weights are not what the sampler
+            promises (counts that add up to the draws; probabilities).
+    """
+    if tokens.ndim != 1 or len(tokens) == 0:
+        raise InvalidInput(f"{where} has tokens of shape {tokens.shape}; at least one token id, [S], was wanted.")
+    if targets.num_positions != len(tokens):
+        raise InvalidInput(
+            f"{where} has {len(tokens)} tokens and targets of {targets.num_positions} positions; every token has one "
+            "position, the teacher's distribution after it (without entries where masked)."
+        )
+    targets = targets.to("cpu")
+    check_ids(torch.from_numpy(tokens), vocab_size, what=f"the tokens of {where}")
+    check_ids(targets.ids, vocab_size, what=f"the targets of {where}")
+    if targets.sampler is not None and targets.sampler != weighting.sampler:
+        raise InvalidInput(f"{where} has targets of {targets.sampler}, the store is for {weighting.sampler}.")
+    if targets.teacher_temperature != weighting.teacher_temperature:
+        raise InvalidInput(
+            f"{where} has targets at teacher temperature {targets.teacher_temperature}, the store is for "
+            f"{weighting.teacher_temperature}."
+        )
+    entropy = targets.teacher_entropy
+    return SequenceArrays(
+        tokens=tokens,
+        counts=targets.counts.numpy(),
+        ids=targets.ids.numpy(),
+        form=weighting.form,
+        values=_values(targets, weighting, where),
+        scale=weighting.scale,
+        statistics={} if entropy is None else {"entropy": entropy.numpy()},
+    )
+
+
+def to_targets(arrays: SequenceArrays, weighting: Weighting) -> SparseTargets:
+    """Return the sparse targets that the codec stored."""
+    counts = torch.from_numpy(arrays.counts)
+    values = torch.from_numpy(arrays.values.astype(np.float32))
+    entropy = arrays.statistics.get("entropy")
+    return SparseTargets(
+        offsets=torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
+        ids=torch.from_numpy(arrays.ids),
+        weights=values / arrays.scale if arrays.form == WeightForm.COUNTS else values,
+        teacher_entropy=None if entropy is None else torch.from_numpy(entropy),
+        sampler=weighting.sampler,
+        teacher_temperature=weighting.teacher_temperature,
+    )
+
+
+def weight_sums(targets: SparseTargets) -> Tensor:
+    """Return the sum of each position's weights, [T] float64."""
+    zeros = torch.zeros(targets.num_positions, dtype=torch.float64)
+    return zeros.index_add_(0, targets.rows, targets.weights.double())
+
+
+def check_sums(targets: SparseTargets, weighting: Weighting, where: str) -> None:
+    """Raise InvalidInput where the weights of a position do not sum to what the sampler promises."""
+    sums = weight_sums(targets)
+    if weighting.form == WeightForm.COUNTS:
+        bad, wanted = (targets.counts > 0) & ((sums - 1).abs() > _SUM_TOLERANCE), "1"
+    elif weighting.form == WeightForm.PROBABILITIES:
+        bad, wanted = sums > 1 + _SUM_TOLERANCE, "at most 1"
+    else:
+        return
+    if bad.any():
+        position = int(bad.nonzero()[0, 0])
+        raise InvalidInput(
+            f"the weights at position {position} of {where} sum to {float(sums[position]):.6g}; {wanted} was wanted "
+            f"of {weighting.sampler}."
+        )
+
+
+def _values(targets: SparseTargets, weighting: Weighting, where: str) -> NDArray[Any]:
+    weights = targets.weights
+    if not bool(torch.isfinite(weights).all()):
+        raise InvalidInput(f"{where} has weights that are NaN or infinite; finite weights were wanted.")
+    check_sums(targets, weighting, where)
+    if weighting.form != WeightForm.COUNTS:
+        return weights.numpy()
+    counts = (weights * weighting.scale).round()
+    off = (counts < 1) | ((counts / weighting.scale) != weights)
+    if off.any():
+        entry = int(off.nonzero()[0, 0])
+        position = int(targets.rows[entry])
+        raise InvalidInput(
+            f"a weight at position {position} of {where} is {float(weights[entry])!r}, which is no count out of "
+            f"{weighting.scale} draws. Was another number of draws used?"
+        )
+    return counts.numpy().astype(np.uint32)

@@ -1,0 +1,44 @@
+"""What a store holds and what it costs, from its records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from logitstore.store.layout import folder_bytes
+from logitstore.store.reader import open_store
+
+
+def store_statistics(path: str | Path) -> dict[str, Any]:
+    """Return counts and sizes of a sealed store, as JSON.
+
+    `bytes_per_position` is all files over `positions` (positions with a target); "entries" and "tokens" of its split
+    are the blobs' sections, "index" is everything else: blob headers, shard indexes, the Parquet index, manifests.
+
+    Raises:
+        StoreError: see `open_store`.
+    """
+    store = open_store(path)
+    totals = store.manifest["sealed"]["totals"]
+    positions = max(totals["positions"], 1)
+    size = folder_bytes(store.path)
+    rest = size - totals["entry_bytes"] - totals["token_bytes"]
+    return {
+        "sequences": totals["sequences"],
+        "tokens": totals["tokens"],
+        "positions": totals["positions"],
+        "entries": totals["entries"],
+        "entries_per_position": totals["entries"] / positions,
+        "bytes_total": size,
+        "bytes_per_position": size / positions,
+        "bytes_per_position_split": {
+            "entries": totals["entry_bytes"] / positions,
+            "tokens": totals["token_bytes"] / positions,
+            "index": rest / positions,
+        },
+        "shards": len(store.manifest["sealed"]["shards"]),
+        "vocab_size": store.manifest["vocab_size"],
+        "sampler": store.manifest["sampler"],
+        "teacher_temperature": store.manifest["teacher_temperature"],
+        "format_version": store.manifest["format_version"],
+    }
