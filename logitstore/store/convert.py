@@ -57,7 +57,11 @@ def to_arrays(
             "position, the teacher's distribution after it (without entries where masked)."
         )
     targets = targets.to("cpu")
-    check_ids(torch.from_numpy(tokens), vocab_size, what=f"the tokens of {where}")
+    if tokens.min() < 0 or tokens.max() >= vocab_size:
+        raise InvalidInput(
+            f"the tokens of {where} reach from {tokens.min()} to {tokens.max()}; 0 to {vocab_size - 1} was wanted.",
+            kind="id-out-of-range",
+        )
     check_ids(targets.ids, vocab_size, what=f"the targets of {where}")
     if targets.sampler is not None and targets.sampler != weighting.sampler:
         raise InvalidInput(f"{where} has targets of {targets.sampler}, the store is for {weighting.sampler}.")

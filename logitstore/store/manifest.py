@@ -78,11 +78,16 @@ def read_manifest(root: Path) -> dict[str, Any]:
     return manifest
 
 
+def sealed_bytes(sealed: Mapping[str, Any]) -> bytes:
+    """Return the sealed manifest as it is stored: with a hash over itself."""
+    return to_bytes({**sealed, "sha256": sha256(to_bytes(sealed))})
+
+
 def read_sealed(root: Path) -> dict[str, Any]:
     """Return the sealed manifest.
 
     Raises:
-        StoreError: kind "not-sealed" where the store is unfinished; "damaged".
+        StoreError: kind "not-sealed" where the store is unfinished; "damaged" or "checksum-mismatch".
     """
     path = root / SEALED
     if not path.is_file():
@@ -91,7 +96,11 @@ def read_sealed(root: Path) -> dict[str, Any]:
             "`logitstore build ... --resume`.",
             kind="not-sealed",
         )
-    return _read_json(path)
+    sealed = _read_json(path)
+    stored = sealed.pop("sha256", None)
+    if path.read_bytes() != to_bytes({**sealed, "sha256": stored}) or stored != sha256(to_bytes(sealed)):
+        raise StoreError(f"{path} was changed: it does not have the hash it carries.", kind="checksum-mismatch")
+    return sealed
 
 
 def flatten(document: Any, prefix: str = "") -> dict[str, Any]:

@@ -43,7 +43,10 @@ class UnitWriter:
         """Add the next sequence: tokens [S], targets of S positions."""
         index = self._first + self.num_sequences
         arrays = to_arrays(tokens, targets, self._weighting, self._manifest["vocab_size"], f"sequence {index}")
-        blob = codec.encode(arrays)
+        try:
+            blob = codec.encode(arrays)
+        except InvalidInput as error:
+            raise InvalidInput(f"sequence {index}: {error}", kind=error.kind) from None
         self._rows.append(**describe_blob(index, blob, arrays.tokens), document_starts=document_starts.tolist())
         self._shard.append(blob)
         self.num_sequences += 1
@@ -154,8 +157,14 @@ def seal_store(root: Path, stored: Mapping[str, Any], num_units: int) -> None:
         "totals": totals,
         "shards": [{name: shard[name] for name in ("shard", "bytes", "sha256")} for shard in shards],
     }
-    layout.publish_bytes(root, layout.SEALED, manifest.to_bytes(sealed))
+    layout.publish_bytes(root, layout.SEALED, manifest.sealed_bytes(sealed))
     layout.remove_scaffolding(root)
+
+
+def _narrow(ids: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+    """Return ids as int32; what does not fit becomes -1, which no vocabulary has."""
+    fits = (ids >= 0) & (ids < manifest.MAX_VOCAB_SIZE)
+    return np.where(fits, ids, -1).astype(np.int32)
 
 
 class StoreWriter:
@@ -190,16 +199,10 @@ class StoreWriter:
         ids = np.asarray(tokens)
         if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
             raise InvalidInput(f"tokens are {ids.dtype} with shape {ids.shape}; whole numbers [S] were wanted.")
-        if len(ids) and (ids.min() < 0 or ids.max() >= self.manifest["vocab_size"]):
-            raise InvalidInput(
-                f"the tokens of sequence {self.num_sequences} reach from {ids.min()} to {ids.max()}; 0 to "
-                f"{self.manifest['vocab_size'] - 1} was wanted.",
-                kind="id-out-of-range",
-            )
         if self._unit is None:
             self._unit = UnitWriter(self.path, self._units, self.manifest)
         starts = np.asarray(document_starts, dtype=np.int32).reshape(-1)
-        self._unit.append(ids.astype(np.int32), targets, starts)
+        self._unit.append(_narrow(ids), targets, starts)
         self.num_sequences += 1
         if self._unit.num_sequences == self._per_shard:
             self._commit()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 
@@ -24,11 +25,12 @@ def chi_square_z(counts: np.ndarray) -> float:
     return (((counts - expected) ** 2 / expected).sum() - freedom) / math.sqrt(2 * freedom)
 
 
-def orders_of_many_epochs(length, num_epochs=6000) -> np.ndarray:
+@functools.cache
+def orders_of_many_epochs(length, num_epochs=3000) -> np.ndarray:
     return np.array([order_of(length, epoch=epoch) for epoch in range(num_epochs)])
 
 
-def rotations(length, num_epochs=6000) -> np.ndarray:
+def rotations(length, num_epochs=3000) -> np.ndarray:
     starts = np.random.default_rng(0).integers(length, size=num_epochs)
     return (starts[:, None] + np.arange(length)) % length
 
@@ -77,24 +79,24 @@ def test_store_seed_and_epoch_each_change_the_order():
     assert len(orders) == 2 * 3 * 3
 
 
-@pytest.mark.parametrize("length", [3, 4, 5])
+@pytest.mark.parametrize("length", [3, 5])
 def test_all_permutations_of_a_few_sequences_are_equally_frequent(length):
-    # z of 3 cases above 5: by chance less than once in 10,000 (fixed epochs)
+    # z of 2 cases above 5: by chance less than once in 10,000 (fixed epochs)
     orders = [tuple(order) for order in orders_of_many_epochs(length)]
     counts = np.array([orders.count(permutation) for permutation in itertools.permutations(range(length))])
     assert chi_square_z(counts) < 5
 
 
-@pytest.mark.parametrize("length", [5, 7, 16, 37])
+@pytest.mark.parametrize("length", [5, 16])
 def test_neighbours_land_anywhere_equally_often(length):
-    # z of 16 cases above 5: by chance less than once in 10,000 (fixed epochs)
+    # z of 8 cases above 5: by chance less than once in 10,000 (fixed epochs)
     assert worst_neighbours_z(orders_of_many_epochs(length)) < 5
 
 
 def test_a_mere_rotation_is_found_by_the_same_statistic():
     orders = rotations(16)
     assert chi_square_z(np.bincount(orders[:, 0], minlength=16)) < 5
-    assert worst_neighbours_z(orders) > 100
+    assert worst_neighbours_z(orders) > 50
 
 
 def test_orders_of_version_1_stay_as_they_are():
