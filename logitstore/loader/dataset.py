@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -107,9 +107,6 @@ class LogitDataset(Dataset[Sample]):
             ids = self.sequence_ids(epoch, [place.number for place in group])
             samples += [self._read(sequence_id) for sequence_id in ids.tolist()]
         return samples
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[index] for index in range(len(self)))
 
     def sequence_ids(self, epoch: int, indices: Sequence[int]) -> NDArray[np.int64]:
         """Return which sequence of the store each of the rank's `indices` stands for in `epoch`, int64.

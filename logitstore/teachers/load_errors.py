@@ -68,14 +68,18 @@ def _translate_hub(error: Exception, checkpoint: Checkpoint, part: str) -> Teach
         return TeacherError(f"{found} (a private one needs `hf auth login`).", kind="teacher-missing")
     if among(errors.RevisionNotFoundError):
         return TeacherError(f"teacher {model} has no revision {checkpoint.revision}.", kind="teacher-missing")
-    if among(errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError, TimeoutError):
+    # the hub's client has changed its HTTP library between versions; each has its own errors for a lost connection
+    lost = any(type(link).__module__.startswith(("httpx", "httpcore", "requests")) for link in chain)
+    if lost or among(errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError, TimeoutError):
         return TeacherError(
             f"teacher {model} is neither a local path nor in the download cache, and the Hugging Face hub cannot be "
             "reached (no network, or HF_HUB_OFFLINE is set). Give a path, or download it where there is a network.",
             kind="teacher-missing",
         )
-    if among(errors.EntryNotFoundError) or (part == "config" and isinstance(error, OSError)):
-        wanted = checkpoint.gguf_file or "config.json"
+    # transformers takes an absent config.json for an empty one, and says that it recognises no model in it
+    no_config = part == "config" and (isinstance(error, OSError) or "Unrecognized model" in str(error))
+    if no_config or among(errors.EntryNotFoundError):
+        wanted = checkpoint.gguf_file or "config.json of a model"
         return TeacherError(f"repository {model} on the hub has no {wanted}.", kind="teacher-missing")
     return None
 

