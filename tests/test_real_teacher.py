@@ -1,0 +1,80 @@
+"""The whole path on the real teacher: build, stats, verify, inspect, open_store and a direct run agree."""
+
+import json
+
+import pytest
+import torch
+
+import logitstore
+from logitstore.cli.main import run
+from logitstore.codec import PROBABILITY_RELATIVE_ERROR
+from logitstore.demo.teacher import packaged_teacher
+
+pytestmark = pytest.mark.teacher
+
+K = 20
+TEXT = "The colours of natural bodies arise from their reflecting some sorts of rays more copiously than others. " * 12
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return packaged_teacher(tmp_path_factory.mktemp("teacher"), echo=lambda text: None)
+
+
+@pytest.fixture(scope="module")
+def store_path(place, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("real")
+    (folder / "text.txt").write_text(TEXT)
+    arguments = ["build", str(folder / "store"), "--teacher", str(place.model), "--gguf-file", place.gguf_file]
+    arguments += ["--data", str(folder / "text.txt"), "--seq-len", "96", "--limit-tokens", "240"]
+    assert run([*arguments, "--sampler", "top-k", "--k", str(K), "--quiet"]) == 0
+    return folder / "store"
+
+
+@pytest.fixture(scope="module")
+def direct_probabilities(place, store_path):
+    """The teacher run by transformers itself on the stored tokens."""
+    transformers = pytest.importorskip("transformers")
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        place.model, gguf_file=place.gguf_file, dtype=torch.float32
+    )
+    model.eval()
+    with torch.inference_mode():
+        return [
+            torch.softmax(model(sequence.tokens[None].long()).logits[0].double(), -1)
+            for sequence in logitstore.open_store(store_path)
+        ]
+
+
+def ask(capsys, *arguments):
+    capsys.readouterr()
+    assert run([*map(str, arguments), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_every_view_of_the_store_agrees(store_path, capsys):
+    statistics = ask(capsys, "stats", store_path)
+    assert ask(capsys, "verify", store_path) == {"clean": True, "findings": []}
+    store = logitstore.open_store(store_path)
+    assert statistics["sequences"] == len(store) == 3
+    assert statistics["tokens"] == sum(len(sequence.tokens) for sequence in store) == 240
+    assert statistics["entries"] == sum(sequence.targets.num_entries for sequence in store) == 240 * K
+    assert statistics["vocab_size"] == store.manifest["vocab_size"] == 262_144
+    assert all(int(sequence.tokens[0]) == store.manifest["bos_id"] == 2 for sequence in store)
+    shown = ask(capsys, "inspect", store_path, "--sequence", 2, "--position", 40)
+    entries = store[2].targets.slice(40, 41)
+    assert sorted(shown["ids"]) == entries.ids.tolist()
+    assert shown["next_token"] == int(store[2].tokens[41])
+
+
+def test_the_entries_are_the_teachers_largest(store_path, direct_probabilities):
+    for sequence, probabilities in zip(logitstore.open_store(store_path), direct_probabilities, strict=True):
+        dense = sequence.targets.to_dense(probabilities.shape[1]).double()
+        kept = dense > 0
+        assert bool((kept.sum(1) == K).all())
+        relative = (dense[kept] / probabilities[kept] - 1).abs()
+        # stored within the format's error; batching moves float32 logits by some 1e-5
+        assert float(relative.max()) < PROBABILITY_RELATIVE_ERROR + 1e-3
+        least_kept = torch.where(kept, probabilities, 1.0).min(1).values
+        most_left = torch.where(kept, 0.0, probabilities).max(1).values
+        assert bool((most_left <= least_kept * (1 + 1e-4)).all())
