@@ -25,7 +25,7 @@ from logitstore.store.manifest import check_same_settings, new_manifest, read_ma
 from logitstore.store.plan_file import read_plan
 from logitstore.store.writer import UnitWriter, committed_units, refuse_existing, seal_store
 from logitstore.targets import Sampler
-from logitstore.teachers import HuggingFaceTeacher, Teacher, inspect_teacher, load_teacher, load_tokenizer
+from logitstore.teachers import HuggingFaceTeacher, Teacher, TeacherInfo, inspect_teacher, load_teacher, load_tokenizer
 
 DEFAULT_SAMPLER = RandomSampling(draws=50)
 
@@ -183,7 +183,7 @@ def run_build(root: Path, chosen: BuildOptions) -> Store:
     chosen.check()
     _check_path(root, chosen.resume)
     files = find_data_files(chosen.data)
-    tokenizer, vocab_size = _tokenizer(chosen)
+    info, tokenizer, vocab_size = _inspect(chosen)
     packing = _packing(chosen, tokenizer)
     with staging_folder(root) as folder:
         staged = stage_data(
@@ -199,7 +199,7 @@ def run_build(root: Path, chosen: BuildOptions) -> Store:
         if staged.empty_documents:
             _say(chosen, f"{staged.empty_documents} documents without text were left out.")
         plan = make_plan(staged.totals.sequences, staged.totals.tokens)
-        running = _load(chosen)
+        running = _load(chosen, info)
         running.check_seq_len(max(staged.longest, chosen.seq_len if chosen.pack else 1))
         manifest = _manifest(chosen, running, tokenizer, packing, staged, plan)
         maker = _maker(chosen, running, tokenizer)
@@ -222,18 +222,14 @@ def _check_path(root: Path, resume: bool) -> None:
         refuse_existing(root)
 
 
-def _tokenizer(options: BuildOptions) -> tuple[Tokenizer | None, int]:
-    """Return the tokenizer, and how many ids the teacher knows, without loading its weights."""
+def _inspect(options: BuildOptions) -> tuple[TeacherInfo | None, Tokenizer | None, int]:
+    """Return the teacher's config, its tokenizer and how many ids it knows, without loading its weights."""
     if not isinstance(options.teacher, str | Path):
-        return options.tokenizer, options.teacher.logits_width
+        return None, options.tokenizer, options.teacher.logits_width
     info = inspect_teacher(options.teacher, **options.source)
-    if options.pack and info.context_length is not None and options.seq_len > info.context_length:
-        raise InvalidInput(
-            f"seq_len is {options.seq_len}, beyond the {info.context_length} tokens that {options.teacher} can read; "
-            "choose a shorter --seq-len.",
-            kind="context-too-short",
-        )
-    return load_tokenizer(options.teacher, **options.source), info.logits_width
+    if options.pack:
+        info.check_seq_len(options.seq_len)
+    return info, load_tokenizer(options.teacher, **options.source, info=info), info.logits_width
 
 
 def _packing(options: BuildOptions, tokenizer: Tokenizer | None) -> Packing:
@@ -242,12 +238,12 @@ def _packing(options: BuildOptions, tokenizer: Tokenizer | None) -> Packing:
     return Packing(options.seq_len, options.pack, bos_id, eod_id, options.limit_tokens)
 
 
-def _load(options: BuildOptions) -> Teacher:
+def _load(options: BuildOptions, info: TeacherInfo | None) -> Teacher:
     if not isinstance(options.teacher, str | Path):
         return options.teacher
     with Progress(f"loading {options.teacher}", 1, unit="teacher", quiet=options.quiet) as progress:
         teacher: HuggingFaceTeacher = load_teacher(
-            options.teacher, **options.source, dtype=options.dtype, device=options.device
+            options.teacher, **options.source, dtype=options.dtype, device=options.device, info=info
         )
         progress.advance()
     return teacher
