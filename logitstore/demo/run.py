@@ -57,7 +57,7 @@ def run_demo(options: DemoOptions, echo: Echo = print) -> DemoResult:
 
 
 def _open_teacher(options: DemoOptions, echo: Echo) -> tuple[Any, Any]:
-    from logitstore.teachers import load_teacher, load_tokenizer
+    from logitstore.teachers import inspect_teacher, load_teacher, load_tokenizer
 
     echo("1. The teacher")
     if options.teacher is None:
@@ -65,9 +65,10 @@ def _open_teacher(options: DemoOptions, echo: Echo) -> tuple[Any, Any]:
     else:
         place = TeacherPlace(options.teacher, options.gguf_file)
     with Progress(f"loading {place.gguf_file or place.model}", 1, unit="teacher") as progress:
-        teacher = load_teacher(place.model, gguf_file=place.gguf_file, device=options.device)
+        info = inspect_teacher(place.model, gguf_file=place.gguf_file)
+        teacher = load_teacher(place.model, gguf_file=place.gguf_file, device=options.device, info=info)
         progress.advance()
-    return teacher, load_tokenizer(place.model, gguf_file=place.gguf_file)
+    return teacher, load_tokenizer(place.model, gguf_file=place.gguf_file, info=info)
 
 
 def _build_store(options: DemoOptions, teacher: Any, tokenizer: Any, echo: Echo) -> Path:
