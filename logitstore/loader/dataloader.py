@@ -15,7 +15,7 @@ from logitstore.errors import InvalidInput, LogitstoreError
 from logitstore.loader.batch import Batch, Layout, check_layout
 from logitstore.loader.dataset import LogitDataset, Place
 from logitstore.loader.state import LoaderState
-from logitstore.loader.worker_errors import restore_transported
+from logitstore.loader.worker_errors import raise_restored
 
 _OWN_OPTIONS = {
     "sampler": "the dataset has the order of its samples",
@@ -101,10 +101,7 @@ class LogitDataLoader(DataLoader[Any]):
                 progress.batches += 1
                 yield batch
         except LogitstoreError as error:
-            original = restore_transported(error)
-            if original is None:
-                raise
-            raise original from error
+            raise_restored(error)
 
     def set_epoch(self, epoch: int) -> None:
         """Follow the order of `epoch` from the next `iter` on; an iteration that is running stays as it is.

@@ -23,7 +23,7 @@ def position_labels(sequence: Sequence, eod_id: int | None) -> Tensor:
     labels[:-1] = tokens[1:]
     if eod_id is not None:
         labels[tokens == eod_id] = IGNORED_LABEL
-    starts = sequence.document_starts
-    labels[starts[starts > 0].long() - 1] = IGNORED_LABEL
+    # a document that starts at 0 comes out at the last position, which has no label anyway
+    labels[sequence.document_starts.long() - 1] = IGNORED_LABEL
     labels[sequence.targets.counts == 0] = IGNORED_LABEL
     return labels

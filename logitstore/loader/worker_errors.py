@@ -7,6 +7,7 @@ the message buried. A note on the exception travels inside that traceback, so bo
 from __future__ import annotations
 
 import json
+from typing import NoReturn
 
 from logitstore.errors import LogitstoreError
 
@@ -18,9 +19,11 @@ def note_for_transport(error: LogitstoreError) -> None:
     error.add_note(_NOTE + json.dumps({"text": str(error), "kind": error.kind}))
 
 
-def restore_transported(error: LogitstoreError) -> LogitstoreError | None:
-    """Return the error as it was in the worker process; None where `error` did not come out of one."""
+def raise_restored(error: LogitstoreError) -> NoReturn:
+    """Raise the error as it was in the worker process, or `error` itself where it did not come out of one."""
     _, found, note = str(error).rpartition(_NOTE)
     if not found:
-        return None
-    return type(error)(**json.loads(note.splitlines()[0]))
+        raise error
+    # its traceback holds a reference cycle, which would keep the workers until they are killed after some seconds; the
+    # worker's own traceback is in its text
+    raise type(error)(**json.loads(note.splitlines()[0])) from error.with_traceback(None)

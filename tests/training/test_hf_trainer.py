@@ -26,7 +26,7 @@ LEARNING_RATE = 0.5
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     path = tmp_path_factory.mktemp("trainer") / "store"
-    # the halves of the store have 22 and 36 positions: a mean of their means is another number
+    # positions in two halves differ: the mean of their means is not the mean over all
     store = make_store(path, [9, 1, 7, 8, 9, 9, 9, 9], masked=[(0, 0), (0, 1), (2, 3)], document_starts=[0, 4])
     return LogitDataset(store, shuffle=False, rank=0, world_size=1)
 
@@ -83,7 +83,7 @@ def train_by_hand(model, dataset, num_steps, **options) -> list[float]:
     losses = []
     for _ in range(num_steps):
         loss = loss_by_hand(model, dataset, **options)
-        losses.append(float(loss))
+        losses.append(loss.item())
         gradients = torch.autograd.grad(loss, list(model.parameters()))
         with torch.no_grad():
             for parameter, gradient in zip(model.parameters(), gradients, strict=True):
@@ -122,7 +122,7 @@ def test_accumulating_two_halves_equals_one_batch(dataset, tmp_path):
     trainer = trainer_for(halves, dataset, plugin, tmp_path, **two_halves, dataloader_num_workers=1)
     trainer.train()
     assert_same_parameters(halves, whole)
-    assert losses_logged(trainer) == pytest.approx([float(loss_by_hand(start, dataset, alpha=0.6))], rel=1e-4)
+    assert losses_logged(trainer) == pytest.approx([loss_by_hand(start, dataset, alpha=0.6).item()], rel=1e-4)
 
     # the control: each half divided by its own positions
     control = trainer_for(mean_of_means, dataset, plugin, tmp_path, **two_halves)
@@ -156,7 +156,7 @@ def test_a_step_without_any_target_has_loss_zero(dataset):
     labels = TrainerLabels(dataset[0].targets.slice(0, 2), torch.tensor([[-100, -100]]))
     logits = torch.randn(1, 2, VOCAB_SIZE, requires_grad=True)
     loss = plugin.compute_loss({"logits": logits}, labels, num_items_in_batch=labels.ne(-100).sum())
-    assert float(loss) == 0
+    assert loss.item() == 0
     loss.backward()
     assert (logits.grad == 0).all()
 
