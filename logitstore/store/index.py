@@ -21,6 +21,7 @@ SCHEMA = pa.schema(
         ("tokens", pa.int32()),
         ("positions", pa.int32()),
         ("entries", pa.int64()),
+        ("max_id", pa.int32()),
         ("token_bytes", pa.int64()),
         ("entry_bytes", pa.int64()),
         ("blob_bytes", pa.int64()),
@@ -64,12 +65,13 @@ def read_commit(path: Path) -> tuple[pa.Table, dict[str, Any]]:
 
 def write_index(attempt: Path, commits: Iterable[Path]) -> dict[str, int]:
     """Join commit records into the index; return the totals of all sequences."""
-    totals = dict.fromkeys(_TOTALS, 0) | {"sequences": 0}
+    totals = dict.fromkeys(_TOTALS, 0) | {"sequences": 0, "max_id": 0}
     with pq.ParquetWriter(attempt, SCHEMA, compression="zstd", write_page_checksum=True) as writer:
         for path in commits:
             table, _ = read_commit(path)
             writer.write_table(table.replace_schema_metadata(None))
             totals["sequences"] += table.num_rows
+            totals["max_id"] = max(totals["max_id"], int(np.asarray(table["max_id"]).max(initial=0)))
             for name in _TOTALS:
                 totals[name] += int(np.asarray(table[name]).sum())
     return totals

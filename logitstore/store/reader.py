@@ -71,8 +71,10 @@ class Store:
 
     @cached_property
     def manifest_sha256(self) -> str:
-        """The store's identity: a hash over its settings and every shard's hash."""
-        return layout.file_sha256(self.path / layout.SEALED)
+        """The store's identity: one hash over its settings and every shard's hash, whenever and wherever it was made."""
+        shards = "".join(shard["sha256"] for shard in self.manifest["sealed"]["shards"])
+        settings = {name: value for name, value in self.manifest.items() if name != "sealed"}
+        return manifest.sha256(f"{manifest.settings_sha256(settings)}{shards}".encode())
 
     @property
     def sequence_lengths(self) -> NDArray[np.int64]:
@@ -81,8 +83,8 @@ class Store:
 
     @property
     def max_id(self) -> int:
-        """The largest token id that may occur: the vocabulary's last."""
-        return int(self.manifest["vocab_size"]) - 1
+        """The largest token id that occurs, in tokens or entries."""
+        return int(self.manifest["sealed"]["totals"]["max_id"])
 
     def __len__(self) -> int:
         return int(self.manifest["sealed"]["totals"]["sequences"])

@@ -102,7 +102,7 @@ def _check_sequences(store: Store, progress: Callable[[int, int], None]) -> Iter
 def _check_sequence(store: Store, index: int, row: dict[str, Any], weighting: Weighting) -> None:
     blob = store.read_blob(index)
     arrays = codec.decode(blob)
-    found = describe_blob(index, blob, arrays.tokens)
+    found = describe_blob(index, blob, arrays)
     differing = [name for name, value in found.items() if row[name] != value]
     if differing:
         name = differing[0]

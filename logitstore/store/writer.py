@@ -47,7 +47,7 @@ class UnitWriter:
             blob = codec.encode(arrays)
         except InvalidInput as error:
             raise InvalidInput(f"sequence {index}: {error}", kind=error.kind) from None
-        self._rows.append(**describe_blob(index, blob, arrays.tokens), document_starts=document_starts.tolist())
+        self._rows.append(**describe_blob(index, blob, arrays), document_starts=document_starts.tolist())
         self._shard.append(blob)
         self.num_sequences += 1
         self.num_positions += self._rows.columns["positions"][-1]
@@ -88,8 +88,8 @@ class UnitWriter:
         reader = ShardReader(target, self._manifest["sequences_per_shard"])
         for place, starts in enumerate(self._rows.columns["document_starts"]):
             blob = reader.read(place)
-            tokens = codec.decode(blob).tokens
-            rows.append(**describe_blob(self._first + place, blob, tokens), document_starts=starts)
+            found = describe_blob(self._first + place, blob, codec.decode(blob))
+            rows.append(**found, document_starts=starts)
         if rows.columns["tokens_sha256"] != self._rows.columns["tokens_sha256"]:
             text = f"{target} is there already and holds other tokens than unit {self._unit} of this build."
             raise StoreError(f"{text} Build another store.", kind="duplicate-differs")
@@ -104,7 +104,7 @@ class UnitWriter:
         self._shard.__exit__(kind, error, trace)
 
 
-def describe_blob(index: int, blob: bytes, tokens: NDArray[np.int32]) -> dict[str, Any]:
+def describe_blob(index: int, blob: bytes, arrays: codec.SequenceArrays) -> dict[str, Any]:
     """Return the index row of a sequence, but for its document starts."""
     header = codec.read_header(blob)
     return {
@@ -112,11 +112,12 @@ def describe_blob(index: int, blob: bytes, tokens: NDArray[np.int32]) -> dict[st
         "tokens": header.num_tokens,
         "positions": header.num_positions,
         "entries": header.num_entries,
+        "max_id": int(max(arrays.tokens.max(initial=0), arrays.ids.max(initial=0))),
         "token_bytes": header.token_bytes,
         "entry_bytes": header.entry_bytes,
         "blob_bytes": len(blob),
         "crc32c": int.from_bytes(blob[-4:], "little"),
-        "tokens_sha256": hashlib.sha256(tokens.astype("<i4").tobytes()).digest(),
+        "tokens_sha256": hashlib.sha256(arrays.tokens.astype("<i4").tobytes()).digest(),
     }
 
 

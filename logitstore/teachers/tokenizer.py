@@ -21,9 +21,9 @@ def hash_tokenizer(tokenizer: Any) -> str:
     """Return a sha256 that two Hugging Face tokenizers share only if they turn text into the same tokens.
 
     Over the whole serialised tokenizer (vocabulary, merges, normalisation) and the special ids; truncation and
-    padding, which a call can change, are left out. Tokenizers in Python are hashed by their vocabulary.
+    padding are left out: calls and students change them, the padding token too, and no token of a text depends on them. Tokenizers in Python are hashed by their vocabulary.
     """
-    special = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad", "unk")}
+    special = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "unk")}
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None and hasattr(backend, "to_str"):
         content = json.loads(backend.to_str())

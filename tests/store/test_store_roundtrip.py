@@ -116,6 +116,23 @@ def test_statistics_add_up(tmp_path):
     assert sum(statistics["bytes_per_position_split"].values()) == pytest.approx(statistics["bytes_per_position"])
 
 
+def test_the_identity_is_of_content_and_settings_not_of_the_hour(tmp_path, monkeypatch):
+    from logitstore.store import manifest
+
+    make_store(tmp_path / "a", lengths=[3, 4])
+    monkeypatch.setattr(manifest, "_versions", lambda: {"torch": "other"})
+    make_store(tmp_path / "b", lengths=[3, 4])
+    make_store(tmp_path / "c", lengths=[3, 4], seed=1)
+    a, b, c = (open_store(tmp_path / name).manifest_sha256 for name in "abc")
+    assert a == b != c
+
+
+def test_max_id_is_the_largest_id_that_occurs(tmp_path):
+    tokens, targets = make_store(tmp_path / "s", lengths=[3, 4], vocab_size=900)
+    wanted = max(int(part.max()) for part in [*tokens, *(sparse.ids for sparse in targets)])
+    assert open_store(tmp_path / "s").max_id == wanted < 899
+
+
 def test_a_store_pickles_and_negative_indices_count_from_the_end(tmp_path):
     make_store(tmp_path / "s", lengths=[2, 3])
     store = pickle.loads(pickle.dumps(open_store(tmp_path / "s")))
