@@ -13,7 +13,7 @@ from logitstore.demo.teacher import packaged_teacher
 pytestmark = pytest.mark.teacher
 
 K = 20
-TEXT = "The colours of natural bodies arise from their reflecting some sorts of rays more copiously than others. " * 12
+TEXT = "The colours of natural bodies arise from their reflecting some sorts of rays more copiously than others. " * 20
 
 
 @pytest.fixture(scope="module")
