@@ -12,7 +12,7 @@ import click
     epilog="""\b
 Examples:
   logitstore demo
-  logitstore demo --out /tmp/demo --steps 100
+  logitstore demo --out my-demo --steps 100
   logitstore demo --teacher ./my-teacher --data my-text.txt
 """
 )

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
-import sys
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from logitstore.build.documents import find_data_files
+from logitstore.build.options import DEFAULT_SAMPLER, BuildOptions, Tokenizer, say
 from logitstore.build.plan import Plan, make_plan
+from logitstore.build.projection import project
 from logitstore.build.sampling import TargetMaker
 from logitstore.build.staging import Packing, Staged, publish_store, stage_data, staging_folder
 from logitstore.build.unit import run_unit
-from logitstore.errors import InvalidInput, StoreError
 from logitstore.progress import Progress
-from logitstore.samplers import RandomSampling
 from logitstore.store import Store, open_store
 from logitstore.store.layout import MANIFEST, PLAN, SEALED, publish_bytes
 from logitstore.store.manifest import check_same_settings, new_manifest, read_manifest, to_bytes
@@ -26,71 +22,6 @@ from logitstore.store.plan_file import read_plan
 from logitstore.store.writer import UnitWriter, committed_units, refuse_existing, seal_store
 from logitstore.targets import Sampler
 from logitstore.teachers import HuggingFaceTeacher, Teacher, TeacherInfo, inspect_teacher, load_teacher, load_tokenizer
-
-DEFAULT_SAMPLER = RandomSampling(draws=50)
-
-#: files beside the sequences: manifest, index, commit records
-_OVERHEAD_BYTES = 1 << 20
-
-
-class Tokenizer(Protocol):
-    """What `build` asks of a tokenizer; see `logitstore.teachers.TeacherTokenizer`."""
-
-    @property
-    def bos_id(self) -> int | None: ...
-
-    @property
-    def eod_id(self) -> int | None: ...
-
-    @property
-    def size(self) -> int: ...
-
-    @property
-    def sha256(self) -> str: ...
-
-    def encode(self, text: str) -> list[int]: ...
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """Everything `build` may be told; see there."""
-
-    teacher: str | Path | Teacher
-    data: Sequence[str | os.PathLike[str]]
-    tokenizer: Tokenizer | None = None
-    gguf_file: str | None = None
-    revision: str | None = None
-    trust_remote_code: bool = False
-    text_field: str = "text"
-    tokens_field: str | None = None
-    seq_len: int = 1024
-    pack: bool = True
-    bos: bool = True
-    sampler: Sampler = DEFAULT_SAMPLER
-    teacher_temperature: float = 1.0
-    limit_tokens: int | None = None
-    batch_size: int | None = None
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    device: str = "auto"
-    seed: int = 0
-    resume: bool = False
-    quiet: bool = False
-
-    def check(self) -> None:
-        """Raise InvalidInput where a value cannot be used, before anything is read."""
-        if not 0 < self.teacher_temperature < float("inf"):
-            raise InvalidInput(f"teacher_temperature is {self.teacher_temperature}; a number above 0 was wanted.")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise InvalidInput(f"batch_size is {self.batch_size}; at least 1 was wanted.")
-        if not 0 <= self.seed < 1 << 64:
-            raise InvalidInput(f"seed is {self.seed}; a whole number from 0 to 2^64 - 1 was wanted.")
-        if isinstance(self.data, str | os.PathLike) or not self.data:
-            raise InvalidInput("data is no list of paths; at least one file, folder or glob was wanted.")
-
-    @property
-    def source(self) -> dict[str, Any]:
-        """Where the teacher comes from, as the teachers room takes it."""
-        return {"gguf_file": self.gguf_file, "revision": self.revision, "trust_remote_code": self.trust_remote_code}
 
 
 def build(
@@ -197,7 +128,7 @@ def run_build(root: Path, chosen: BuildOptions) -> Store:
             quiet=chosen.quiet,
         )
         if staged.empty_documents:
-            _say(chosen, f"{staged.empty_documents} documents without text were left out.")
+            say(chosen, f"{staged.empty_documents} documents without text were left out.")
         plan = make_plan(staged.totals.sequences, staged.totals.tokens)
         running = _load(chosen, info)
         running.check_seq_len(max(staged.longest, chosen.seq_len if chosen.pack else 1))
@@ -206,14 +137,14 @@ def run_build(root: Path, chosen: BuildOptions) -> Store:
         if (root / MANIFEST).exists():
             manifest = _resumed(root, manifest)
         else:
-            _project(chosen, root, folder, manifest, maker, staged)
+            project(chosen, root, folder, manifest, maker, staged)
             publish_bytes(folder, MANIFEST, to_bytes(manifest))
             publish_store(folder, root)
     if not (root / SEALED).exists():
         _run_units(chosen, root, plan, manifest, maker, staged.totals.tokens)
         seal_store(root, manifest, plan.num_units)
     else:
-        _say(chosen, f"{root} is complete.")
+        say(chosen, f"{root} is complete.")
     return open_store(root)
 
 
@@ -291,42 +222,13 @@ def _resumed(root: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     return stored
 
 
-def _project(
-    options: BuildOptions, root: Path, folder: Path, manifest: dict[str, Any], maker: TargetMaker, staged: Staged
-) -> None:
-    """Try the first sequence, say what the whole will take, and refuse a disk that is too small for it."""
-    first = list(read_plan(folder / PLAN, 0, 1))
-    with UnitWriter(folder, 0, manifest) as trial:
-        for _ in range(2):  # what a first run sets up would be counted for every sequence
-            begin = time.monotonic()
-            made = list(maker.targets(first, 0))
-        for (tokens, starts), targets in made:
-            trial.append(tokens, targets, starts)
-        seconds, positions = time.monotonic() - begin, max(trial.num_positions, 1)
-        bytes_per_position, entries = trial.num_bytes / positions, trial.num_entries / positions
-    size = int(bytes_per_position * staged.totals.tokens) + _OVERHEAD_BYTES
-    free = shutil.disk_usage(root.absolute().parent).free
-    _say(
-        options,
-        f"{staged.totals.sequences} sequences, {staged.totals.tokens} tokens. By the first sequence: {entries:.1f} "
-        f"entries and {bytes_per_position:.1f} bytes a position, about {_bytes(size)} and "
-        f"{_duration(seconds / positions * staged.totals.tokens)} in all; {_bytes(free)} are free.",
-    )
-    if size > free:
-        raise StoreError(
-            f"the store needs about {_bytes(size)}, and {root.absolute().parent} has {_bytes(free)} free. Make space, "
-            "choose another path, or store fewer tokens (--limit-tokens) or fewer entries (--draws, --k).",
-            kind="disk-too-small",
-        )
-
-
 def _run_units(
     options: BuildOptions, root: Path, plan: Plan, manifest: dict[str, Any], maker: TargetMaker, num_tokens: int
 ) -> None:
     done = set(committed_units(root))
     left = [unit for unit in range(plan.num_units) if unit not in done]
     if done:
-        _say(options, f"{len(done)} of {plan.num_units} units are committed already.")
+        say(options, f"{len(done)} of {plan.num_units} units are committed already.")
         num_tokens = sum(len(tokens) for unit in left for tokens, _ in read_plan(root / PLAN, *plan.bounds(unit)))
     with Progress("building", num_tokens, unit="positions", quiet=options.quiet) as progress:
 
@@ -337,22 +239,3 @@ def _run_units(
 
         for unit in left:
             run_unit(root, unit, plan, manifest, maker, on_sequence)
-
-
-def _say(options: BuildOptions, text: str) -> None:
-    if not options.quiet:
-        print(text, file=sys.stderr, flush=True)
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:,.1f} TB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -59,7 +59,7 @@ def _translate_hub(error: Exception, checkpoint: Checkpoint, part: str) -> Teach
     model = checkpoint.model
     if among(errors.GatedRepoError):
         return TeacherError(
-            f"teacher {model} is gated: accept its terms at https://huggingface.co/{model}, then log in with "
+            f"teacher {model} is gated: accept its terms on its page of the Hugging Face hub, then log in with "
             "`hf auth login`.",
             kind="teacher-gated",
         )
