@@ -34,6 +34,12 @@ class _Tensors:
         moved = {f.name: function(v) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}  # type: ignore[arg-type]
         return replace(self, **moved)  # type: ignore[type-var]
 
+    def _check_one_device(self) -> None:
+        devices = {f.name: v.device for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}  # type: ignore[arg-type]
+        if len(set(devices.values())) > 1:
+            places = ", ".join(f"{name} on {device}" for name, device in devices.items())
+            raise InvalidInput(f"sparse targets are spread over devices ({places}); one device was wanted.")
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
         """Return the same targets on `device`."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
@@ -72,6 +78,7 @@ class PaddedTargets(_Tensors):
                 "they must be equal."
             )
         _check_optional("teacher_entropy", self.teacher_entropy, torch.float32, len(self.ids))
+        self._check_one_device()
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter((self.ids, self.weights))
@@ -120,6 +127,7 @@ class SparseTargets(_Tensors):
         _check_optional("head_counts", self.head_counts, torch.int32, num_positions)
         _check_optional("probabilities", self.probabilities, torch.float32, num_entries)
         _check_optional("teacher_entropy", self.teacher_entropy, torch.float32, num_positions)
+        self._check_one_device()
 
     @property
     def num_positions(self) -> int:
@@ -213,7 +221,7 @@ def concatenate_targets(parts: Sequence[SparseTargets]) -> SparseTargets:
 
 def check_ids(ids: Tensor, vocab_size: int, *, what: str = "targets") -> None:
     """Raise InvalidInput where an id is negative or needs more than `vocab_size` columns."""
-    if len(ids) == 0:
+    if ids.numel() == 0:
         return
     low, high = (int(bound) for bound in torch.aminmax(ids))
     if low < 0 or high >= vocab_size:

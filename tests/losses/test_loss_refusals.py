@@ -100,8 +100,8 @@ def test_offsets_that_do_not_cover_the_entries(offsets):
 def test_devices_that_differ():
     refused(LOGITS.to("meta"), TARGETS, match="targets.offsets is on cpu, student_logits on meta")
     refused(LOGITS, TARGETS.to_padded().to("meta"), match="targets.ids is on meta, student_logits on cpu")
-    entropy = random_targets([2, 0, 3], 7, teacher_entropy=torch.ones(3).to("meta"))
-    refused(LOGITS, entropy, match="targets.teacher_entropy is on meta")
+    with pytest.raises(InvalidInput, match="teacher_entropy on meta"):
+        random_targets([2, 0, 3], 7, teacher_entropy=torch.ones(3).to("meta"))
     refused(LOGITS, TARGETS, LABELS.to("meta"), match="labels are on meta, student_logits on cpu")
 
 

@@ -261,3 +261,11 @@ def test_targets_cannot_be_reassigned():
 def test_padded_targets_of_their_own_need_no_more_than_ids_and_weights():
     padded = PaddedTargets(torch.full((2, 3), PAD_ID, dtype=torch.int32), torch.zeros(2, 3))
     assert (padded.teacher_entropy, padded.sampler, padded.teacher_temperature) == (None, None, 1.0)
+
+
+def test_tensors_on_different_devices_are_refused():
+    offsets, ids = torch.tensor([0, 1]), torch.zeros(1, dtype=torch.int32)
+    with pytest.raises(InvalidInput, match="weights on meta"):
+        SparseTargets(offsets, ids, torch.zeros(1, device="meta"))
+    with pytest.raises(InvalidInput, match="weights on meta"):
+        PaddedTargets(ids[None], torch.zeros(1, 1, device="meta"))
