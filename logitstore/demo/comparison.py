@@ -94,7 +94,7 @@ class TrainingPlan:
         steps: of each student.
         batch_size: sequences of a step.
         measurements: on the held-out sequences, the one before training not counted.
-        learning_rate: at its highest; at 3e-3 cross-entropy jumps from 6 to 13 nats for some early steps.
+        learning_rate: at its highest; at 2e-3 cross-entropy jumps from 6 to 10 nats around step 50, which flatters KD.
         weight_decay: AdamW's.
         seed: of the students' parameters.
     """
@@ -102,7 +102,7 @@ class TrainingPlan:
     steps: int
     batch_size: int = 4
     measurements: int = 12
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     weight_decay: float = 0.1
     seed: int = 0
 
