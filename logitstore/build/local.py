@@ -16,7 +16,7 @@ from logitstore.build.staging import Packing, Staged, publish_store, stage_data,
 from logitstore.build.unit import run_unit
 from logitstore.progress import Progress
 from logitstore.store import Store, open_store
-from logitstore.store.layout import MANIFEST, PLAN, SEALED, publish_bytes
+from logitstore.store.layout import MANIFEST, PLAN, SEALED, publish_bytes, remove_scaffolding
 from logitstore.store.manifest import check_same_settings, new_manifest, read_manifest, to_bytes
 from logitstore.store.plan_file import read_plan
 from logitstore.store.writer import UnitWriter, committed_units, refuse_existing, seal_store
@@ -144,6 +144,7 @@ def run_build(root: Path, chosen: BuildOptions) -> Store:
         _run_units(chosen, root, plan, manifest, maker, staged.totals.tokens)
         seal_store(root, manifest, plan.num_units)
     else:
+        remove_scaffolding(root)  # a stop right after the seal may have left it
         say(chosen, f"{root} is complete.")
     return open_store(root)
 

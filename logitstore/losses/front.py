@@ -20,10 +20,10 @@ def sparse_kd_loss(
     student_logits: Tensor,
     targets: SparseTargets | PaddedTargets,
     labels: Tensor | None = None,
-    *,
     alpha: float = 1.0,
     temperature: float = 1.0,
     reduction: Literal["none", "sum", "mean"] = "mean",
+    *,
     value: Literal["soft_cross_entropy", "kl"] = "soft_cross_entropy",
 ) -> Tensor:
     """Return the distillation loss of student logits against sparse targets, mixed with that of hard labels.

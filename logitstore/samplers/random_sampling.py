@@ -18,6 +18,8 @@ from logitstore.targets import SparseTargets
 
 #: columns a first search skips over at once; part of what a seed means, as it fixes the order of summation
 COLUMN_BLOCK = 128
+#: columns that a second search holds at once, in float64: bounds its memory where rows are many and short
+_SEARCHED_COLUMNS = 1 << 22
 #: the format counts draws in 16 bits
 MAX_DRAWS = 65_535
 
@@ -106,10 +108,14 @@ def draw_ids(probabilities: Tensor, uniforms: Tensor) -> Tensor:
     blocks = padded.view(num_rows, -1, COLUMN_BLOCK)
     block_ends = blocks.sum(dim=-1).double().cumsum(dim=-1)
     block, rest = _invert(block_ends, uniforms * block_ends[:, -1:])
-    columns = blocks[torch.arange(num_rows, device=block.device)[:, None], block]
-    column_ends = columns.double().cumsum(dim=-1).flatten(0, 1)
-    column, _ = _invert(column_ends, rest.reshape(-1, 1))
-    return block * COLUMN_BLOCK + column.view_as(block)
+    column = torch.empty_like(block)
+    height = max(1, _SEARCHED_COLUMNS // (COLUMN_BLOCK * max(1, uniforms.shape[1])))
+    for start in range(0, num_rows, height):
+        part = slice(start, start + height)
+        picked = blocks[part].gather(1, block[part, :, None].expand(-1, -1, COLUMN_BLOCK))
+        ends = picked.double().cumsum(dim=-1).flatten(0, 1)
+        column[part] = _invert(ends, rest[part].reshape(-1, 1))[0].view_as(block[part])
+    return block * COLUMN_BLOCK + column
 
 
 def _invert(ends: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -141,7 +141,7 @@ def test_the_signature_is_the_documented_one():
         "student_logits", "targets", "labels", "alpha", "temperature", "reduction", "value",
     ]  # fmt: skip
     positional = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
-    assert positional == ["student_logits", "targets", "labels"]
+    assert positional == ["student_logits", "targets", "labels", "alpha", "temperature", "reduction"]
     defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
     assert defaults == {
         "labels": None, "alpha": 1.0, "temperature": 1.0, "reduction": "mean", "value": "soft_cross_entropy",

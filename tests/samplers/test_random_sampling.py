@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -190,6 +193,22 @@ def test_config_round_trip(sampler):
 def test_unknown_configs_are_refused(config):
     with pytest.raises(InvalidInput, match="sampler"):
         sampler_from_dict(config)
+
+
+MANY_SHORT_ROWS = """
+import resource, torch
+from logitstore.samplers import RandomSampling
+logits = torch.zeros(200_000, 10)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert RandomSampling(50)(logits).num_positions == 200_000
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def test_many_short_rows_take_little_memory():
+    run = subprocess.run([sys.executable, "-c", MANY_SHORT_ROWS], capture_output=True, text=True, check=True)
+    # 10 M draws are 80 MB a tensor; searching all of them at once would hold 5 GB of columns
+    assert int(run.stdout) < 1500
 
 
 def test_no_positions_give_no_entries():
