@@ -1,4 +1,4 @@
-"""What a build will take, told by its first sequence before it starts."""
+"""What a build will take, told by its first sequences before it starts."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from logitstore.store.writer import UnitWriter
 
 #: files beside the sequences: manifest, index, commit records
 _OVERHEAD_BYTES = 1 << 20
+#: tokens of the trial: enough to fill a small batch, seconds for a large teacher
+_TRIAL_TOKENS = 1024
 
 
 def project(
     options: BuildOptions, root: Path, folder: Path, manifest: dict[str, Any], maker: TargetMaker, staged: Staged
 ) -> None:
-    """Try the first sequence, say what the whole will take, and refuse a disk that is too small for it."""
-    first = list(read_plan(folder / PLAN, 0, 1))
+    """Try the first sequences, say what the whole will take, and refuse a disk that is too small for it."""
+    count = min(staged.totals.sequences, manifest["sequences_per_shard"], max(1, _TRIAL_TOKENS // staged.longest))
+    first = list(read_plan(folder / PLAN, 0, count))
     with UnitWriter(folder, 0, manifest) as trial:
         for _ in range(2):  # what a first run sets up would be counted for every sequence
             begin = time.monotonic()
@@ -36,7 +39,7 @@ def project(
     free = shutil.disk_usage(root.absolute().parent).free
     say(
         options,
-        f"{staged.totals.sequences} sequences, {staged.totals.tokens} tokens. By the first sequence: {entries:.1f} "
+        f"{staged.totals.sequences} sequences, {staged.totals.tokens} tokens. By the first {positions}: {entries:.1f} "
         f"entries and {bytes_per_position:.1f} bytes a position, about {_bytes(size)} and "
         f"{_duration(seconds / positions * staged.totals.tokens)} in all; {_bytes(free)} are free.",
     )
