@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from logitstore.codec import SequenceArrays, WeightForm
-from logitstore.errors import InvalidInput
+from logitstore.errors import InvalidInput, StoreError
 from logitstore.targets import SparseTargets, check_ids
 
-#: float32 probabilities of a row, summed, may be off by this much
-_SUM_TOLERANCE = 1e-3
+#: counts are divided by the draws in float32, which moves a sum of 1 by 6e-8 at most; one draw of 65,535 is 1.5e-5
+_COUNTS_TOLERANCE = 1e-6
+#: stored probabilities may each be 0.017 % too large
+_PROBABILITIES_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,11 @@ def to_arrays(
             f"{where} has targets at teacher temperature {targets.teacher_temperature}, the store is for "
             f"{weighting.teacher_temperature}."
         )
+    for name in ("head_counts", "probabilities"):
+        if getattr(targets, name) is not None:
+            raise InvalidInput(
+                f"{where} has {name}, which a store of {weighting.sampler} does not keep; leave them out."
+            )
     entropy = targets.teacher_entropy
     return SequenceArrays(
         tokens=tokens,
@@ -83,7 +90,17 @@ def to_arrays(
 
 
 def to_targets(arrays: SequenceArrays, weighting: Weighting) -> SparseTargets:
-    """Return the sparse targets that the codec stored."""
+    """Return the sparse targets that the codec stored.
+
+    Raises:
+        StoreError: kind "alignment-mismatch", where the weights are not stored as the manifest says.
+    """
+    if (arrays.form, arrays.scale) != (weighting.form, weighting.scale):
+        raise StoreError(
+            f"a sequence stores its weights as {arrays.form.name} of {arrays.scale}; by the manifest it is "
+            f"{weighting.form.name} of {weighting.scale}.",
+            kind="alignment-mismatch",
+        )
     counts = torch.from_numpy(arrays.counts)
     values = torch.from_numpy(arrays.values.astype(np.float32))
     entropy = arrays.statistics.get("entropy")
@@ -107,9 +124,9 @@ def check_sums(targets: SparseTargets, weighting: Weighting, where: str) -> None
     """Raise InvalidInput where the weights of a position do not sum to what the sampler promises."""
     sums = weight_sums(targets)
     if weighting.form == WeightForm.COUNTS:
-        bad, wanted = (targets.counts > 0) & ((sums - 1).abs() > _SUM_TOLERANCE), "1"
+        bad, wanted = (targets.counts > 0) & ((sums - 1).abs() > _COUNTS_TOLERANCE), "1"
     elif weighting.form == WeightForm.PROBABILITIES:
-        bad, wanted = sums > 1 + _SUM_TOLERANCE, "at most 1"
+        bad, wanted = sums > 1 + _PROBABILITIES_TOLERANCE, "at most 1"
     else:
         return
     if bad.any():

@@ -108,9 +108,6 @@ def _check_sequence(store: Store, index: int, row: dict[str, Any], weighting: We
         name = differing[0]
         text = f"sequence {index} has {name} {_short(found[name])}, the index says {_short(row[name])}."
         raise StoreError(text, kind="alignment-mismatch")
-    if (arrays.form, arrays.scale) != (weighting.form, weighting.scale):
-        text = f"sequence {index} stores weights as {arrays.form.name} {arrays.scale}, not as the manifest says."
-        raise StoreError(text, kind="alignment-mismatch")
     if int(arrays.tokens.max()) >= store.manifest["vocab_size"] or int(arrays.tokens.min()) < 0:
         raise StoreError(f"sequence {index} has tokens outside of the vocabulary.", kind="id-out-of-range")
     targets = to_targets(arrays, weighting)

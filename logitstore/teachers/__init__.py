@@ -1,7 +1,6 @@
 """Teachers: tokens in, logits out. Importing this loads no transformers."""
 
 from logitstore.teachers.array_teacher import ArrayTeacher
-from logitstore.teachers.bad_logits import check_logits
 from logitstore.teachers.hugging_face import HuggingFaceTeacher, load_teacher
 from logitstore.teachers.protocol import Teacher
 from logitstore.teachers.teacher_info import TeacherInfo, inspect_teacher
@@ -13,7 +12,6 @@ __all__ = [
     "Teacher",
     "TeacherInfo",
     "TeacherTokenizer",
-    "check_logits",
     "hash_tokenizer",
     "inspect_teacher",
     "load_teacher",

@@ -43,6 +43,7 @@ def test_every_command_and_option_is_in_the_docs():
         for parameter in command.params:
             for option in parameter.opts if isinstance(parameter, click.Option) else []:
                 assert f"`{option}" in text, (name, option)
+                assert parameter.help in text, (name, option)
 
 
 def test_help_needs_no_torch():

@@ -1,11 +1,14 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from logitstore.errors import InvalidInput, StoreError
 from logitstore.samplers import RandomSampling, TopK
 from logitstore.store import create_store, open_store, verify_store
+from logitstore.store.manifest import read_manifest
+from logitstore.store.writer import UnitWriter
 from logitstore.targets import SparseTargets
 from tests.support.stores import make_store, random_targets
 
@@ -154,3 +157,74 @@ def test_random_targets_helper_draws_different_sequences():
     tokens, targets = random_targets([6, 6])
     assert tokens[0].tolist() != tokens[1].tolist()
     assert targets[0].ids.tolist() != targets[1].ids.tolist()
+
+
+def test_one_draw_too_many_of_the_most_draws_is_noticed(tmp_path):
+    draws = 65_535
+    with create_store(tmp_path / "s", vocab_size=9, sampler=RandomSampling(draws)) as writer:
+        writer.append([1], sparse([1, 2], [1 / draws, (draws - 1) / draws], offsets=(0, 2)))
+        with pytest.raises(InvalidInput, match="1 was wanted"):
+            writer.append([1], sparse([1, 2], [2 / draws, (draws - 1) / draws], offsets=(0, 2)))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"head_counts": torch.ones(1, dtype=torch.int32)}, {"probabilities": torch.ones(1)}],
+)
+def test_what_a_store_would_not_keep_is_refused(tmp_path, more):
+    with create_store(tmp_path / "s", vocab_size=9, sampler=RandomSampling(4)) as writer:
+        writer.append([1], sparse([1], [1.0]))
+        with pytest.raises(InvalidInput, match=f"has {next(iter(more))}"):
+            writer.append([1], sparse([1], [1.0], **more))
+
+
+def half_written(path, seed):
+    """Write a store of one shard up to the shard, without its commit record."""
+    tokens, targets = random_targets([3, 4], seed=seed)
+    unit = UnitWriter(path, 0, read_manifest(path))
+    with unit:
+        for ids, part in zip(tokens, targets, strict=True):
+            unit.append(ids, part, np.zeros(0, np.int32))
+        unit._shard.publish(path / "sequences" / "c" / "0")
+    return tokens, targets
+
+
+def test_a_shard_published_first_stays_though_a_later_draw_differs(tmp_path):
+    options = {"vocab_size": 50, "sampler": RandomSampling(8), "sequences_per_shard": 2}
+    create_store(tmp_path / "s", **options)
+    tokens, first = half_written(tmp_path / "s", seed=0)
+    _, other = random_targets([3, 4], seed=1)
+    with create_store(tmp_path / "s", resume=True, **options) as writer:
+        for ids, part in zip(tokens, other, strict=True):
+            writer.append(ids, part)
+    store = open_store(tmp_path / "s")
+    assert [sequence.targets.ids.tolist() for sequence in store] == [part.ids.tolist() for part in first]
+    assert first[0].ids.tolist() != other[0].ids.tolist()
+    assert verify_store(tmp_path / "s") == []
+
+
+def test_a_shard_of_other_tokens_is_never_taken_over(tmp_path):
+    options = {"vocab_size": 50, "sampler": RandomSampling(8), "sequences_per_shard": 2}
+    create_store(tmp_path / "s", **options)
+    half_written(tmp_path / "s", seed=0)
+    tokens, targets = random_targets([3, 4], seed=1)
+    writer = create_store(tmp_path / "s", resume=True, **options)
+    writer.append(tokens[0], targets[0])
+    refused("duplicate-differs", writer.append, tokens[1], targets[1], match="holds other tokens")
+
+
+def test_a_second_commit_that_differs_is_reported_and_the_first_stays(tmp_path):
+    options = {"vocab_size": 50, "sampler": RandomSampling(8), "sequences_per_shard": 2}
+    create_store(tmp_path / "s", **options)
+    manifest = read_manifest(tmp_path / "s")
+    tokens, targets = random_targets([3, 4])
+    for settings in (manifest, manifest | {"seed": 5}):
+        with UnitWriter(tmp_path / "s", 0, settings) as unit:
+            for ids, part in zip(tokens, targets, strict=True):
+                unit.append(ids, part, np.zeros(0, np.int32))
+            if settings is manifest:
+                unit.commit()
+                before = (tmp_path / "s" / "commits" / "00000000.parquet").read_bytes()
+            else:
+                refused("duplicate-differs", unit.commit, match="The first copy stays")
+    assert (tmp_path / "s" / "commits" / "00000000.parquet").read_bytes() == before
