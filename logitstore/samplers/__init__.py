@@ -7,14 +7,28 @@ from typing import Any
 
 from logitstore.errors import InvalidInput
 from logitstore.samplers.random_sampling import RandomSampling
+from logitstore.samplers.thinning import thin, thinned_sampler
+from logitstore.samplers.threshold import Threshold
 from logitstore.samplers.top_k import TopK
+from logitstore.samplers.top_p import TopP
+from logitstore.samplers.variance import total_variance
 
-__all__ = ["RandomSampling", "TopK", "sampler_from_dict"]
+__all__ = [
+    "RandomSampling",
+    "Threshold",
+    "TopK",
+    "TopP",
+    "sampler_from_dict",
+    "thin",
+    "thinned_sampler",
+    "total_variance",
+]
 
-_SAMPLERS: dict[Any, type[RandomSampling | TopK]] = {RandomSampling.name: RandomSampling, TopK.name: TopK}
+AnySampler = RandomSampling | Threshold | TopK | TopP
+_SAMPLERS: dict[Any, type[AnySampler]] = {sampler.name: sampler for sampler in (RandomSampling, Threshold, TopK, TopP)}
 
 
-def sampler_from_dict(config: Mapping[str, Any]) -> RandomSampling | TopK:
+def sampler_from_dict(config: Mapping[str, Any]) -> AnySampler:
     """Return the sampler that `to_dict` described.
 
     Raises:

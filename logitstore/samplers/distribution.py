@@ -28,7 +28,7 @@ def check_logits(logits: Tensor) -> None:
 def probability_blocks(logits: Tensor, first_position: int = 0, power: float = 1.0) -> Iterator[tuple[int, Tensor]]:
     """Yield (first row, probabilities [R, V] float32) over all rows of `logits` [T, V].
 
-    A row's values do not depend on the rows beside it or on the number of threads: `torch.softmax` reduces each
+    The tensor yielded is scratch: it may be changed, and the next block overwrites it. A row's values do not depend on the rows beside it or on the number of threads: `torch.softmax` reduces each
     row in one fixed order.
 
     Args:
@@ -42,10 +42,13 @@ def probability_blocks(logits: Tensor, first_position: int = 0, power: float = 1
     check_logits(logits)
     num_rows, vocab_size = logits.shape
     limit = _BLOCK_PROBABILITIES_CPU if logits.device.type == "cpu" else _BLOCK_PROBABILITIES_GPU
-    height = max(1, limit // vocab_size)
+    height = max(1, min(limit // vocab_size, num_rows))
+    # fresh memory for every block would cost more in page faults than the exponentials do
+    scratch = torch.empty((height, vocab_size), dtype=torch.float32, device=logits.device)
     for start in range(0, num_rows, height):
         block = logits[start : start + height].detach().float()
-        probabilities = torch.softmax(block if power == 1.0 else block * power, dim=-1)
+        probabilities = scratch[: len(block)]
+        torch.softmax(block if power == 1.0 else block * power, dim=-1, out=probabilities)
         # NaN and +inf anywhere, and -inf everywhere, make the whole row NaN: one column tells
         bad = probabilities[:, 0].isnan()
         if bad.any():

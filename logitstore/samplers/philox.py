@@ -26,6 +26,7 @@ class Purpose(IntEnum):
     SAMPLING = 0
     ROUNDING = 1
     THINNING = 2
+    THINNING_ROUNDING = 3
 
 
 def philox(counters: tuple[Tensor, Tensor, Tensor, Tensor], seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -9,17 +9,13 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from logitstore.errors import InvalidInput
-from logitstore.samplers.distribution import probability_blocks
+from logitstore.samplers.column_blocks import ColumnBlocks
+from logitstore.samplers.distribution import check_logits, probability_blocks
 from logitstore.samplers.philox import Purpose, uniforms
 from logitstore.targets import SparseTargets
 
-#: columns a first search skips over at once; part of what a seed means, as it fixes the order of summation
-COLUMN_BLOCK = 128
-#: columns that a second search holds at once, in float64: bounds its memory where rows are many and short
-_SEARCHED_COLUMNS = 1 << 22
 #: the format counts draws in 16 bits
 MAX_DRAWS = 65_535
 
@@ -70,8 +66,11 @@ class RandomSampling:
         Returns:
             Targets of T positions on the logits' device, ids ascending within a position.
         """
+        check_logits(logits)
+        positions = torch.arange(first_position, first_position + len(logits), device=logits.device)
+        chances = uniforms(positions, self.draws, seed=seed, index=index, purpose=Purpose.SAMPLING)
         drawn = [
-            draw_ids(probabilities, self._uniforms(probabilities, seed, index, first_position + start))
+            draw_ids(probabilities, chances[start : start + len(probabilities)])
             for start, probabilities in probability_blocks(logits, first_position, self.proposal_power)
         ]
         ids = torch.cat(drawn) if drawn else torch.empty((0, self.draws), dtype=torch.int64, device=logits.device)
@@ -80,10 +79,6 @@ class RandomSampling:
         if self.proposal_power != 1.0:
             weights = (weights.double() * self._importance(logits, offsets, unique_ids)).float()
         return SparseTargets(offsets, unique_ids.int(), weights, sampler=self.name)
-
-    def _uniforms(self, probabilities: Tensor, seed: int, index: int, position: int) -> Tensor:
-        positions = torch.arange(position, position + len(probabilities), device=probabilities.device)
-        return uniforms(positions, self.draws, seed=seed, index=index, purpose=Purpose.SAMPLING)
 
     def _importance(self, logits: Tensor, offsets: Tensor, ids: Tensor) -> Tensor:
         """Return p/q of each entry, [E] float64."""
@@ -103,29 +98,9 @@ def draw_ids(probabilities: Tensor, uniforms: Tensor) -> Tensor:
     Returns:
         Token ids, [R, n] int64; a token of probability 0 never comes out.
     """
-    num_rows, vocab_size = probabilities.shape
-    padded = functional.pad(probabilities, (0, -vocab_size % COLUMN_BLOCK))
-    blocks = padded.view(num_rows, -1, COLUMN_BLOCK)
-    block_ends = blocks.sum(dim=-1).double().cumsum(dim=-1)
-    block, rest = _invert(block_ends, uniforms * block_ends[:, -1:])
-    column = torch.empty_like(block)
-    height = max(1, _SEARCHED_COLUMNS // (COLUMN_BLOCK * max(1, uniforms.shape[1])))
-    for start in range(0, num_rows, height):
-        part = slice(start, start + height)
-        picked = blocks[part].gather(1, block[part, :, None].expand(-1, -1, COLUMN_BLOCK))
-        ends = picked.double().cumsum(dim=-1).flatten(0, 1)
-        column[part] = _invert(ends, rest[part].reshape(-1, 1))[0].view_as(block[part])
-    return block * COLUMN_BLOCK + column
-
-
-def _invert(ends: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Find, in each row, the first cell that ends above the target, and how far into it the target lies."""
-    total = ends[:, -1:]
-    # rounding may put a target on the very end, where no cell lies above it
-    targets = torch.minimum(targets, torch.nextafter(total, torch.zeros_like(total)))
-    cell = torch.searchsorted(ends, targets, right=True)
-    before = torch.where(cell > 0, ends.gather(1, (cell - 1).clamp(min=0)), 0.0)
-    return cell, (targets - before).clamp(min=0.0)
+    blocks = ColumnBlocks(probabilities)
+    block_ends = blocks.sums().cumsum(dim=-1)
+    return blocks.invert(block_ends, uniforms * block_ends[:, -1:])
 
 
 def count_draws(ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:

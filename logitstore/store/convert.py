@@ -13,12 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from logitstore.codec import SequenceArrays, WeightForm
+from logitstore.codec import ID_LIMIT, SequenceArrays, WeightForm
 from logitstore.errors import InvalidInput, StoreError
 from logitstore.targets import SparseTargets, check_ids
 
 #: counts are divided by the draws in float32, which moves a sum of 1 by 6e-8 at most; one draw of 65,535 is 1.5e-5
 _COUNTS_TOLERANCE = 1e-6
+#: the head is exact, the tail's share is rounded to float32
+_GRID_TOLERANCE = 1e-6
 #: stored probabilities may each be 0.017 % too large
 _PROBABILITIES_TOLERANCE = 1e-3
 
@@ -38,6 +40,10 @@ class Weighting:
         name = str(sampler.get("name"))
         if name == "random-sampling" and float(sampler.get("proposal_power", 1.0)) == 1.0:
             return cls(WeightForm.COUNTS, int(sampler["draws"]), name, teacher_temperature)
+        if name == "threshold":
+            if not isinstance(sampler.get("grid"), int):
+                raise InvalidInput(f"the sampler {dict(sampler)} names no grid; a threshold sampler's to_dict does.")
+            return cls(WeightForm.HEAD_GRID, int(sampler["grid"]), name, teacher_temperature)
         form = WeightForm.PROBABILITIES if name in ("top-k", "top-p") else WeightForm.FLOAT32
         return cls(form, 0, name, teacher_temperature)
 
@@ -72,11 +78,7 @@ def to_arrays(
             f"{where} has targets at teacher temperature {targets.teacher_temperature}, the store is for "
             f"{weighting.teacher_temperature}."
         )
-    for name in ("head_counts", "probabilities"):
-        if getattr(targets, name) is not None:
-            raise InvalidInput(
-                f"{where} has {name}, which a store of {weighting.sampler} does not keep; leave them out."
-            )
+    _check_fields(targets, weighting, where)
     entropy = targets.teacher_entropy
     return SequenceArrays(
         tokens=tokens,
@@ -85,6 +87,7 @@ def to_arrays(
         form=weighting.form,
         values=_values(targets, weighting, where),
         scale=weighting.scale,
+        head_counts=None if targets.head_counts is None else targets.head_counts.long().numpy(),
         statistics={} if entropy is None else {"entropy": entropy.numpy()},
     )
 
@@ -102,16 +105,40 @@ def to_targets(arrays: SequenceArrays, weighting: Weighting) -> SparseTargets:
             kind="alignment-mismatch",
         )
     counts = torch.from_numpy(arrays.counts)
-    values = torch.from_numpy(arrays.values.astype(np.float32))
     entropy = arrays.statistics.get("entropy")
+    head_counts = None if arrays.head_counts is None else torch.from_numpy(arrays.head_counts).int()
     return SparseTargets(
         offsets=torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
         ids=torch.from_numpy(arrays.ids),
-        weights=values / arrays.scale if arrays.form == WeightForm.COUNTS else values,
+        weights=_weights(arrays),
+        head_counts=head_counts,
         teacher_entropy=None if entropy is None else torch.from_numpy(entropy),
         sampler=weighting.sampler,
         teacher_temperature=weighting.teacher_temperature,
     )
+
+
+def _weights(arrays: SequenceArrays) -> Tensor:
+    values = torch.from_numpy(arrays.values.astype(np.float32))
+    if arrays.form == WeightForm.COUNTS:
+        return values / arrays.scale
+    if arrays.head_counts is None:
+        return values
+    counts, head_counts = torch.from_numpy(arrays.counts), torch.from_numpy(arrays.head_counts)
+    numerators = torch.from_numpy(arrays.values.astype(np.int64))
+    head_ends = head_counts.cumsum(0)
+    running = torch.cat([numerators.new_zeros(1), numerators.cumsum(0)])
+    left = arrays.scale - (running[head_ends] - running[head_ends - head_counts])
+    share = (left.double() / (arrays.scale * (counts - head_counts).clamp(min=1))).float()
+    weights = torch.repeat_interleave(share, counts)
+    weights[_is_head(counts, head_counts)] = values / arrays.scale
+    return weights
+
+
+def _is_head(counts: Tensor, head_counts: Tensor) -> Tensor:
+    """Return which entries are head entries, [E] bool: the first ones of each position."""
+    kinds = torch.tensor([True, False]).repeat(len(counts))
+    return torch.repeat_interleave(kinds, torch.stack([head_counts, counts - head_counts], dim=1).flatten())
 
 
 def weight_sums(targets: SparseTargets) -> Tensor:
@@ -125,6 +152,8 @@ def check_sums(targets: SparseTargets, weighting: Weighting, where: str) -> None
     sums = weight_sums(targets)
     if weighting.form == WeightForm.COUNTS:
         bad, wanted = (targets.counts > 0) & ((sums - 1).abs() > _COUNTS_TOLERANCE), "1"
+    elif weighting.form == WeightForm.HEAD_GRID:
+        bad, wanted = (targets.counts > 0) & ((sums - 1).abs() > _GRID_TOLERANCE), "1"
     elif weighting.form == WeightForm.PROBABILITIES:
         bad, wanted = sums > 1 + _PROBABILITIES_TOLERANCE, "at most 1"
     else:
@@ -142,15 +171,63 @@ def _values(targets: SparseTargets, weighting: Weighting, where: str) -> NDArray
     if not bool(torch.isfinite(weights).all()):
         raise InvalidInput(f"{where} has weights that are NaN or infinite; finite weights were wanted.")
     check_sums(targets, weighting, where)
+    if weighting.form == WeightForm.HEAD_GRID:
+        return _head_numerators(targets, weighting.scale, where)
     if weighting.form != WeightForm.COUNTS:
         return weights.numpy()
-    counts = (weights * weighting.scale).round()
-    off = (counts < 1) | ((counts / weighting.scale) != weights)
+    return _multiples(weights, targets.rows, weighting.scale, f"count out of {weighting.scale} draws", where)
+
+
+def _multiples(weights: Tensor, rows: Tensor, scale: int, what: str, where: str) -> NDArray[np.uint32]:
+    """Return weights as numerators over `scale`; rows [E] name the position in an error."""
+    numerators = (weights * scale).round()
+    off = (numerators < 1) | ((numerators / scale) != weights)
     if off.any():
         entry = int(off.nonzero()[0, 0])
-        position = int(targets.rows[entry])
         raise InvalidInput(
-            f"a weight at position {position} of {where} is {float(weights[entry])!r}, which is no count out of "
-            f"{weighting.scale} draws. Was another number of draws used?"
+            f"a weight at position {int(rows[entry])} of {where} is {float(weights[entry])!r}, which is no {what}. Was "
+            "the sampler another one, or had it other parameters?"
         )
-    return counts.numpy().astype(np.uint32)
+    return numerators.numpy().astype(np.uint32)
+
+
+def _head_numerators(targets: SparseTargets, grid: int, where: str) -> NDArray[np.uint32]:
+    """Return the head's numerators, after a look at the tail: its entries share what the head leaves."""
+    assert targets.head_counts is not None
+    counts, head_counts, rows = targets.counts, targets.head_counts.long(), targets.rows
+    if bool((head_counts < 0).any()) or bool((head_counts > counts).any()):
+        position = int(((head_counts < 0) | (head_counts > counts)).nonzero()[0, 0])
+        raise InvalidInput(
+            f"position {position} of {where} has {int(head_counts[position])} head entries; 0 to "
+            f"{int(counts[position])}, all its entries, was wanted."
+        )
+    is_head = _is_head(counts, head_counts)
+    numerators = _multiples(targets.weights[is_head], rows[is_head], grid, f"multiple of 1/{grid}", where)
+    share = (
+        1
+        - torch.zeros(len(counts), dtype=torch.float64).index_add_(0, rows[is_head], targets.weights[is_head].double())
+    ) / (counts - head_counts).clamp(min=1)
+    off = ~is_head & ((targets.weights <= 0) | (targets.weights != share.float()[rows]))
+    if off.any():
+        entry = int(off.nonzero()[0, 0])
+        raise InvalidInput(
+            f"a tail entry at position {int(rows[entry])} of {where} weighs {float(targets.weights[entry])!r}; "
+            f"{float(share[rows[entry]])!r}, its share of what the head leaves, was wanted."
+        )
+    pairs = (rows * ID_LIMIT + targets.ids).sort().values
+    twice = pairs[1:][pairs[1:] == pairs[:-1]]
+    if len(twice):
+        position, token_id = divmod(int(twice[0]), ID_LIMIT)
+        raise InvalidInput(f"position {position} of {where} holds token id {token_id} twice, in its head and its tail.")
+    return numerators
+
+
+def _check_fields(targets: SparseTargets, weighting: Weighting, where: str) -> None:
+    """Raise InvalidInput where targets hold what the store cannot keep, or lack what it needs."""
+    if targets.probabilities is not None:
+        raise InvalidInput(
+            f"{where} has probabilities, which a store of {weighting.sampler} does not keep; leave them out."
+        )
+    if (targets.head_counts is not None) != (weighting.form == WeightForm.HEAD_GRID):
+        found = "no head_counts" if targets.head_counts is None else "head_counts"
+        raise InvalidInput(f"{where} has {found}; targets of threshold sampling have them, and no others.")
