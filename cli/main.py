@@ -9,7 +9,7 @@ import click
 
 from logitstore.errors import LogitstoreError
 
-COMMANDS = ("build", "demo", "inspect", "stats", "verify")
+COMMANDS = ("build", "demo", "estimate", "inspect", "stats", "thin", "verify")
 INTERRUPTED = 130
 
 

@@ -21,8 +21,9 @@ Examples:
 def command(store: Path, as_json: bool) -> None:
     """Print counts and sizes of STORE.
 
-    Positions are places with a target. Bytes a position count all files of the store; their split is the entries'
-    and the tokens' share of the blobs, and "index" for everything else.
+    Positions are places with a target. Bytes a position count all files of the store; their split is the share of
+    entries, tokens and the teacher's statistics in the blobs, and "index" for everything else. Where statistics are
+    stored, their means over the store are shown, in a large one over four million positions of it.
     """
     from logitstore.store import store_statistics
 

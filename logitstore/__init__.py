@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from logitstore.errors import TeacherError as TeacherError
     from logitstore.loader import LogitDataset as LogitDataset
     from logitstore.loader import make_dataloader as make_dataloader
+    from logitstore.losses import linear_sparse_kd_loss as linear_sparse_kd_loss
     from logitstore.losses import sparse_kd_loss as sparse_kd_loss
     from logitstore.store import create_store as create_store
     from logitstore.store import open_store as open_store
@@ -38,6 +39,7 @@ _HOMES = {
     "TeacherError": "logitstore.errors",
     "build": None,
     "create_store": "logitstore.store",
+    "linear_sparse_kd_loss": "logitstore.losses",
     "make_dataloader": "logitstore.loader",
     "open_store": "logitstore.store",
     "samplers": None,

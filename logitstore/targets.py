@@ -15,6 +15,13 @@ from logitstore.errors import InvalidInput
 
 PAD_ID = -1
 
+#: the teacher's statistics of a position, and the field of `SparseTargets` that holds each
+STATISTIC_FIELDS = {
+    "entropy": "teacher_entropy",
+    "label_probability": "label_probability",
+    "top1_probability": "top1_probability",
+}
+
 
 class Sampler(Protocol):
     """What turns a teacher's logits into sparse targets; see `logitstore.samplers`."""
@@ -28,7 +35,12 @@ class Sampler(Protocol):
 
 
 class _Tensors:
-    """Moving a dataclass of tensors from device to device."""
+    """What targets have in common: tensors that move from device to device, and the teacher's statistics."""
+
+    @property
+    def statistics(self) -> dict[str, Any]:
+        """The teacher's statistics by the name of their field, each [T] float32 or None."""
+        return {name: getattr(self, name) for name in STATISTIC_FIELDS.values()}
 
     def _map(self, function: Any) -> Self:
         moved = {f.name: function(v) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}  # type: ignore[arg-type]
@@ -59,6 +71,9 @@ class PaddedTargets(_Tensors):
         ids: token ids, [T, K] int32; -1 where a position has fewer than K entries.
         weights: [T, K] float32; 0 at padding.
         teacher_entropy: entropy of the full teacher distribution in nats, [T] float32, where it is known.
+        label_probability: teacher probability of the token that really came next, [T] float32, where it is known; NaN
+            at positions without a label.
+        top1_probability: largest probability of the full teacher distribution, [T] float32, where it is known.
         sampler: name of the sampler that drew the entries, where it is known.
         teacher_temperature: temperature the teacher's logits were divided by before sampling.
     """
@@ -66,6 +81,8 @@ class PaddedTargets(_Tensors):
     ids: Tensor
     weights: Tensor
     teacher_entropy: Tensor | None = None
+    label_probability: Tensor | None = None
+    top1_probability: Tensor | None = None
     sampler: str | None = None
     teacher_temperature: float = 1.0
 
@@ -77,7 +94,8 @@ class PaddedTargets(_Tensors):
                 f"padded targets: ids have shape {tuple(self.ids.shape)} and weights {tuple(self.weights.shape)}; "
                 "they must be equal."
             )
-        _check_optional("teacher_entropy", self.teacher_entropy, torch.float32, len(self.ids))
+        for name, statistic in self.statistics.items():
+            _check_optional(name, statistic, torch.float32, len(self.ids))
         self._check_one_device()
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -101,6 +119,9 @@ class SparseTargets(_Tensors):
         head_counts: [T] int32, how many entries, first in their position, are kept exactly (threshold sampling).
         probabilities: exact teacher probabilities of the entries, [E] float32, where the sampler knows them.
         teacher_entropy: entropy of the full teacher distribution in nats, [T] float32, where it is known.
+        label_probability: teacher probability of the token that really came next, [T] float32, where it is known; NaN
+            at positions without a label.
+        top1_probability: largest probability of the full teacher distribution, [T] float32, where it is known.
         sampler: name of the sampler that drew the entries, where it is known.
         teacher_temperature: temperature the teacher's logits were divided by before sampling.
 
@@ -114,6 +135,8 @@ class SparseTargets(_Tensors):
     head_counts: Tensor | None = None
     probabilities: Tensor | None = None
     teacher_entropy: Tensor | None = None
+    label_probability: Tensor | None = None
+    top1_probability: Tensor | None = None
     sampler: str | None = None
     teacher_temperature: float = 1.0
 
@@ -126,7 +149,8 @@ class SparseTargets(_Tensors):
         _check_tensor("weights", self.weights, torch.float32, rank=1, length=num_entries)
         _check_optional("head_counts", self.head_counts, torch.int32, num_positions)
         _check_optional("probabilities", self.probabilities, torch.float32, num_entries)
-        _check_optional("teacher_entropy", self.teacher_entropy, torch.float32, num_positions)
+        for name, statistic in self.statistics.items():
+            _check_optional(name, statistic, torch.float32, num_positions)
         self._check_one_device()
 
     @property
@@ -169,7 +193,9 @@ class SparseTargets(_Tensors):
         weights = self.weights.new_zeros((self.num_positions, width))
         ids[rows, columns] = self.ids
         weights[rows, columns] = self.weights
-        return PaddedTargets(ids, weights, self.teacher_entropy, self.sampler, self.teacher_temperature)
+        return PaddedTargets(
+            ids, weights, **self.statistics, sampler=self.sampler, teacher_temperature=self.teacher_temperature
+        )
 
     def to_dense(self, vocab_size: int) -> Tensor:
         """Return the weights as dense rows, [T, vocab_size] float32.
@@ -187,7 +213,8 @@ class SparseTargets(_Tensors):
         stop = max(start, stop)
         first, last = int(self.offsets[start]), int(self.offsets[stop])
         by_position: dict[str, Any] = {
-            name: _cut(getattr(self, name), start, stop) for name in ("head_counts", "teacher_entropy")
+            name: _cut(tensor, start, stop)
+            for name, tensor in {"head_counts": self.head_counts, **self.statistics}.items()
         }
         by_entry: dict[str, Any] = {
             name: _cut(getattr(self, name), first, last) for name in ("ids", "weights", "probabilities")
@@ -205,7 +232,7 @@ def concatenate_targets(parts: Sequence[SparseTargets]) -> SparseTargets:
         raise InvalidInput("no sparse targets to concatenate; at least one is needed.")
     first = parts[0]
     joined: dict[str, Any] = {}
-    for field in ("ids", "weights", "head_counts", "probabilities", "teacher_entropy"):
+    for field in ("ids", "weights", "head_counts", "probabilities", *STATISTIC_FIELDS.values()):
         values = [getattr(part, field) for part in parts]
         if any((value is None) != (values[0] is None) for value in values):
             raise InvalidInput(f"some of the sparse targets have {field} and some have none; they cannot be joined.")

@@ -16,6 +16,7 @@ NAMES = [
     "TeacherError",
     "build",
     "create_store",
+    "linear_sparse_kd_loss",
     "make_dataloader",
     "open_store",
     "samplers",

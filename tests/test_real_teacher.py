@@ -9,6 +9,8 @@ import logitstore
 from logitstore.cli.main import run
 from logitstore.codec import PROBABILITY_RELATIVE_ERROR
 from logitstore.demo.teacher import packaged_teacher
+from logitstore.samplers import RandomSampling, Threshold
+from tests.samplers.unbiasedness import DRAWS, MAX_Z, SEED, largest_z
 
 pytestmark = pytest.mark.teacher
 
@@ -78,3 +80,13 @@ def test_the_entries_are_the_teachers_largest(store_path, direct_probabilities):
         least_kept = torch.where(kept, probabilities, 1.0).min(1).values
         most_left = torch.where(kept, 0.0, probabilities).max(1).values
         assert bool((most_left <= least_kept * (1 + 1e-4)).all())
+
+
+@pytest.mark.parametrize("sampler", [Threshold(20), RandomSampling(50)], ids=str)
+def test_the_teachers_distributions_are_sampled_without_bias(direct_probabilities, sampler):
+    # an uncertain position and a confident one
+    entropies = torch.special.entr(direct_probabilities[1]).sum(1)
+    for position in (int(entropies.argmax()), int(entropies.argmin())):
+        logits = direct_probabilities[1][position].log().float()
+        p = torch.softmax(logits.double(), -1)
+        assert largest_z(sampler(logits.expand(DRAWS, -1), seed=SEED), p, sampler.draws) < MAX_Z

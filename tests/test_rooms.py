@@ -27,6 +27,7 @@ OWNERS = {
     "zarr": {"store"},
     "pyarrow": {"store", "build"},
     "pcodec": {"codec"},
+    "numba": {"codec"},
     "transformers": {"teachers", "training"},
     "matplotlib": {"demo"},
     "click": {"cli"},

@@ -13,15 +13,17 @@ from logitstore.build.plan import Plan, make_plan
 from logitstore.build.projection import project
 from logitstore.build.sampling import TargetMaker
 from logitstore.build.staging import Packing, Staged, publish_store, stage_data, staging_folder
+from logitstore.build.teacher_source import inspect_source, load_source, masked_columns, packing_of
 from logitstore.build.unit import run_unit
 from logitstore.progress import Progress
+from logitstore.samplers.statistics import check_statistics
 from logitstore.store import Store, open_store
 from logitstore.store.layout import MANIFEST, PLAN, SEALED, publish_bytes, remove_scaffolding
 from logitstore.store.manifest import check_same_settings, new_manifest, read_manifest, to_bytes
 from logitstore.store.plan_file import read_plan
 from logitstore.store.writer import UnitWriter, committed_units, refuse_existing, seal_store
 from logitstore.targets import Sampler
-from logitstore.teachers import HuggingFaceTeacher, Teacher, TeacherInfo, inspect_teacher, load_teacher, load_tokenizer
+from logitstore.teachers import Teacher
 
 
 def build(
@@ -40,6 +42,7 @@ def build(
     bos: bool = True,
     sampler: Sampler = DEFAULT_SAMPLER,
     teacher_temperature: float = 1.0,
+    statistics: Sequence[str] = (),
     limit_tokens: int | None = None,
     batch_size: int | None = None,
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
@@ -69,8 +72,11 @@ def build(
         pack: join documents into full sequences, each document followed by the end-of-document token; else every
             document is kept apart.
         bos: start every sequence with the tokenizer's BOS, where it has one.
-        sampler: what is kept of each distribution; `RandomSampling(draws=50)` by default.
+        sampler: what is kept of each distribution; `Threshold(draws=20)` by default.
         teacher_temperature: the logits are divided by it before sampling.
+        statistics: what to store of each position beside its entries, exact from the teacher's full (tempered)
+            distribution: "entropy", "label_probability", "top1_probability". With the entropy a true KL can be
+            reported, with the others the teacher's loss and calibration.
         limit_tokens: store the first so many tokens only.
         batch_size: sequences run at once; by default as many as fit.
         dtype: "auto", "float32", "bfloat16" or "float16".
@@ -98,6 +104,7 @@ def build(
         bos=bos,
         sampler=sampler,
         teacher_temperature=teacher_temperature,
+        statistics=statistics,
         limit_tokens=limit_tokens,
         batch_size=batch_size,
         dtype=dtype,
@@ -114,8 +121,8 @@ def run_build(root: Path, chosen: BuildOptions) -> Store:
     chosen.check()
     _check_path(root, chosen.resume)
     files = find_data_files(chosen.data)
-    info, tokenizer, vocab_size = _inspect(chosen)
-    packing = _packing(chosen, tokenizer)
+    info, tokenizer, vocab_size = inspect_source(chosen)
+    packing = packing_of(chosen, tokenizer)
     with staging_folder(root) as folder:
         staged = stage_data(
             folder,
@@ -130,10 +137,9 @@ def run_build(root: Path, chosen: BuildOptions) -> Store:
         if staged.empty_documents:
             say(chosen, f"{staged.empty_documents} documents without text were left out.")
         plan = make_plan(staged.totals.sequences, staged.totals.tokens)
-        running = _load(chosen, info)
-        running.check_seq_len(max(staged.longest, chosen.seq_len if chosen.pack else 1))
+        running = load_source(chosen, info, staged.longest)
         manifest = _manifest(chosen, running, tokenizer, packing, staged, plan)
-        maker = _maker(chosen, running, tokenizer)
+        maker = _maker(chosen, running, tokenizer, packing)
         if (root / MANIFEST).exists():
             manifest = _resumed(root, manifest)
         else:
@@ -154,39 +160,16 @@ def _check_path(root: Path, resume: bool) -> None:
         refuse_existing(root)
 
 
-def _inspect(options: BuildOptions) -> tuple[TeacherInfo | None, Tokenizer | None, int]:
-    """Return the teacher's config, its tokenizer and how many ids it knows, without loading its weights."""
-    if not isinstance(options.teacher, str | Path):
-        return None, options.tokenizer, options.teacher.logits_width
-    info = inspect_teacher(options.teacher, **options.source)
-    if options.pack:
-        info.check_seq_len(options.seq_len)
-    return info, load_tokenizer(options.teacher, **options.source, info=info), info.logits_width
-
-
-def _packing(options: BuildOptions, tokenizer: Tokenizer | None) -> Packing:
-    bos_id = tokenizer.bos_id if tokenizer is not None and options.bos else None
-    eod_id = tokenizer.eod_id if tokenizer is not None else None
-    return Packing(options.seq_len, options.pack, bos_id, eod_id, options.limit_tokens)
-
-
-def _load(options: BuildOptions, info: TeacherInfo | None) -> Teacher:
-    if not isinstance(options.teacher, str | Path):
-        return options.teacher
-    with Progress(f"loading {options.teacher}", 1, unit="teacher", quiet=options.quiet) as progress:
-        teacher: HuggingFaceTeacher = load_teacher(
-            options.teacher, **options.source, dtype=options.dtype, device=options.device, info=info
-        )
-        progress.advance()
-    return teacher
-
-
-def _maker(options: BuildOptions, teacher: Teacher, tokenizer: Tokenizer | None) -> TargetMaker:
-    masked_from = None
-    if tokenizer is not None and tokenizer.size < teacher.logits_width:
-        masked_from = tokenizer.size
+def _maker(options: BuildOptions, teacher: Teacher, tokenizer: Tokenizer | None, packing: Packing) -> TargetMaker:
     return TargetMaker(
-        teacher, options.sampler, options.seed, options.teacher_temperature, masked_from, options.batch_size
+        teacher,
+        options.sampler,
+        options.seed,
+        options.teacher_temperature,
+        masked_columns(teacher, tokenizer),
+        options.batch_size,
+        check_statistics(options.statistics),
+        packing.eod_id,
     )
 
 
@@ -197,6 +180,7 @@ def _manifest(
         vocab_size=teacher.logits_width,
         sampler=options.sampler.to_dict(),
         teacher_temperature=options.teacher_temperature,
+        statistics=check_statistics(options.statistics),
         seed=options.seed,
         teacher=teacher.provenance(),
         tokenizer_sha256=None if tokenizer is None else tokenizer.sha256,

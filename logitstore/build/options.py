@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from logitstore.errors import InvalidInput
-from logitstore.samplers import RandomSampling
+from logitstore.samplers import Threshold
+from logitstore.samplers.statistics import check_statistics
 from logitstore.targets import Sampler
 from logitstore.teachers import Teacher
 
-DEFAULT_SAMPLER = RandomSampling(draws=50)
+DEFAULT_SAMPLER = Threshold(draws=20)
 
 
 class Tokenizer(Protocol):
@@ -52,6 +53,7 @@ class BuildOptions:
     bos: bool = True
     sampler: Sampler = DEFAULT_SAMPLER
     teacher_temperature: float = 1.0
+    statistics: Sequence[str] = ()
     limit_tokens: int | None = None
     batch_size: int | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -68,6 +70,7 @@ class BuildOptions:
             raise InvalidInput(f"batch_size is {self.batch_size}; at least 1 was wanted.")
         if not 0 <= self.seed < 1 << 64:
             raise InvalidInput(f"seed is {self.seed}; a whole number from 0 to 2^64 - 1 was wanted.")
+        check_statistics(self.statistics)
         if isinstance(self.data, str | os.PathLike) or not self.data:
             raise InvalidInput("data is no list of paths; at least one file, folder or glob was wanted.")
 

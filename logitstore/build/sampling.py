@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from logitstore.errors import InvalidInput, TeacherError
-from logitstore.targets import Sampler, SparseTargets, concatenate_targets
+from logitstore.samplers import teacher_statistics
+from logitstore.store.labels import token_labels
+from logitstore.targets import STATISTIC_FIELDS, Sampler, SparseTargets, concatenate_targets
 from logitstore.teachers import Teacher
 
 #: tokens [S] and document starts of one sequence
@@ -31,6 +34,8 @@ class TargetMaker:
         teacher_temperature: the logits are divided by it before sampling.
         masked_from: columns from here on belong to no token and get probability 0; None where all belong to one.
         batch_size: sequences given to the teacher at once; None lets the teacher choose.
+        statistics: names of the teacher's statistics that the targets carry, as in `check_statistics`.
+        eod_id: the end-of-document token, which has no label.
     """
 
     teacher: Teacher
@@ -39,6 +44,8 @@ class TargetMaker:
     teacher_temperature: float
     masked_from: int | None
     batch_size: int | None
+    statistics: tuple[str, ...] = ()
+    eod_id: int | None = None
 
     def targets(
         self, sequences: Iterable[PlannedSequence], first_index: int
@@ -51,9 +58,10 @@ class TargetMaker:
         index = first_index
         for batch in self._batches(sequences):
             parts: list[list[SparseTargets]] = [[] for _ in batch]
+            labels = [token_labels(torch.tensor(ids), torch.tensor(starts), self.eod_id) for ids, starts in batch]
             with torch.inference_mode():
                 for number, position, logits in self.teacher.logit_blocks([tokens for tokens, _ in batch]):
-                    parts[number].append(self._sample(logits, index + number, position))
+                    parts[number].append(self._sample(logits, labels[number], index + number, position))
                     if sum(part.num_positions for part in parts[number]) == len(batch[number][0]):
                         yield batch[number], self._joined(parts[number])
                         parts[number].clear()
@@ -70,17 +78,21 @@ class TargetMaker:
         if batch:
             yield batch
 
-    def _sample(self, logits: Tensor, index: int, position: int) -> SparseTargets:
+    def _sample(self, logits: Tensor, labels: Tensor, index: int, position: int) -> SparseTargets:
         if self.masked_from is not None:
             logits[:, self.masked_from :] = float("-inf")
         if self.teacher_temperature != 1.0:
             logits = logits.float() / self.teacher_temperature
         try:
-            return self.sampler(logits, seed=self.seed, index=index, first_position=position)
+            targets = self.sampler(logits, seed=self.seed, index=index, first_position=position)
         except InvalidInput as error:
             if error.kind != "bad-logits":
                 raise
             raise TeacherError(f"sequence {index}: {error}", kind="bad-logits") from None
+        here = labels[position : position + len(logits)].to(logits.device)
+        found = teacher_statistics(logits, here, self.statistics, first_position=position)
+        fields: dict[str, Any] = {STATISTIC_FIELDS[name]: values for name, values in found.items()}
+        return replace(targets, **fields)
 
     def _joined(self, parts: list[SparseTargets]) -> SparseTargets:
         joined = concatenate_targets(parts).to("cpu")

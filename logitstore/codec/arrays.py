@@ -78,26 +78,26 @@ class SequenceArrays:
 def check_arrays(arrays: SequenceArrays) -> None:
     """Raise InvalidInput where `arrays` break a rule of `SequenceArrays`, naming the position."""
     check_form(arrays.form, arrays.scale)
-    _check_array("tokens", arrays.tokens, np.int32)
-    _check_array("ids", arrays.ids, np.int32)
+    check_array("tokens", arrays.tokens, np.int32)
+    check_array("ids", arrays.ids, np.int32)
     num_tokens, num_entries = len(arrays.tokens), len(arrays.ids)
     check_sizes(num_tokens, num_entries)
-    _check_array("counts", arrays.counts, np.int64, num_tokens)
+    check_array("counts", arrays.counts, np.int64, num_tokens)
     if (arrays.head_counts is not None) != (arrays.form == WeightForm.HEAD_GRID):
         found = "no head counts" if arrays.head_counts is None else "head counts"
         raise InvalidInput(f"{arrays.form.name} came with {found}; HEAD_GRID needs them, other forms have none.")
     if arrays.head_counts is not None:
-        _check_array("head_counts", arrays.head_counts, np.int64, num_tokens)
+        check_array("head_counts", arrays.head_counts, np.int64, num_tokens)
     check_counts(arrays.counts, arrays.head_counts, num_entries)
     valued = arrays.counts if arrays.head_counts is None else arrays.head_counts
-    _check_array("values", arrays.values, _VALUE_DTYPES[arrays.form], int(valued.sum()))
+    check_array("values", arrays.values, _VALUE_DTYPES[arrays.form], int(valued.sum()))
     check_tokens(arrays.tokens)
     check_ids(arrays.ids, arrays.counts)
     check_values(arrays.form, arrays.scale, arrays.values, valued)
     for name, statistic in arrays.statistics.items():
         if name not in STATISTICS:
             raise InvalidInput(f"there is no statistic {name!r}; there are {', '.join(STATISTICS)}.")
-        _check_array(f"statistic {name}", statistic, np.float32, num_tokens)
+        check_array(f"statistic {name}", statistic, np.float32, num_tokens)
 
 
 def check_form(form: WeightForm, scale: int) -> None:
@@ -123,7 +123,7 @@ def check_sizes(num_tokens: int, num_entries: int) -> None:
 
 def check_counts(counts: NDArray[np.int64], head_counts: NDArray[np.int64] | None, num_entries: int) -> None:
     """Raise InvalidInput where entries of positions are out of range, or do not add up to `num_entries`."""
-    position = _first((counts < 0) | (counts > MAX_ENTRIES_PER_POSITION))
+    position = first_bad((counts < 0) | (counts > MAX_ENTRIES_PER_POSITION))
     if position is not None:
         raise InvalidInput(
             f"position {position} has {counts[position]} entries; 0 to {MAX_ENTRIES_PER_POSITION} was wanted."
@@ -132,7 +132,7 @@ def check_counts(counts: NDArray[np.int64], head_counts: NDArray[np.int64] | Non
         raise InvalidInput(f"the positions have {counts.sum()} entries together; there are {num_entries} ids.")
     if head_counts is None:
         return
-    position = _first((head_counts < 0) | (head_counts > counts))
+    position = first_bad((head_counts < 0) | (head_counts > counts))
     if position is not None:
         raise InvalidInput(
             f"position {position} has {head_counts[position]} head entries; 0 to {counts[position]}, all its entries, "
@@ -142,14 +142,14 @@ def check_counts(counts: NDArray[np.int64], head_counts: NDArray[np.int64] | Non
 
 def check_tokens(tokens: NDArray[Any]) -> None:
     """Raise InvalidInput where a token of the sequence is out of range."""
-    position = _first((tokens < 0) | (tokens >= ID_LIMIT))
+    position = first_bad((tokens < 0) | (tokens >= ID_LIMIT))
     if position is not None:
         raise InvalidInput(f"the token at position {position} is {tokens[position]}; 0 to {ID_LIMIT - 1} was wanted.")
 
 
 def check_ids(ids: NDArray[Any], counts: NDArray[np.int64]) -> None:
     """Raise InvalidInput where an entry's id is out of range."""
-    entry = _first((ids < 0) | (ids >= ID_LIMIT))
+    entry = first_bad((ids < 0) | (ids >= ID_LIMIT))
     if entry is not None:
         raise InvalidInput(
             f"position {position_of(entry, counts)} has token id {ids[entry]}; 0 to {ID_LIMIT - 1} was wanted."
@@ -164,7 +164,7 @@ def check_values(form: WeightForm, scale: int, values: NDArray[Any], counts: NDA
         bad, wanted = ~((values > 0) & (values <= 1)), "a probability above 0, at most 1,"
     else:
         bad, wanted = (values < 1) | (values > scale), f"1 to {scale}"
-    entry = _first(bad)
+    entry = first_bad(bad)
     if entry is not None:
         raise InvalidInput(
             f"position {position_of(entry, counts)} has the {form.name} value {values[entry]}; {wanted} was wanted."
@@ -173,7 +173,7 @@ def check_values(form: WeightForm, scale: int, values: NDArray[Any], counts: NDA
         running = np.concatenate([np.zeros(1, np.int64), np.cumsum(values, dtype=np.int64)])
         ends = np.cumsum(counts)
         sums = running[ends] - running[ends - counts]
-        position = _first(sums > scale)
+        position = first_bad(sums > scale)
         if position is not None:
             raise InvalidInput(
                 f"the head numerators of position {position} sum to {sums[position]}; at most the grid, {scale}, "
@@ -186,11 +186,13 @@ def position_of(entry: int, counts: NDArray[np.int64]) -> int:
     return int(np.searchsorted(np.cumsum(counts), entry, side="right"))
 
 
-def _first(bad: NDArray[np.bool_]) -> int | None:
+def first_bad(bad: NDArray[np.bool_]) -> int | None:
+    """Return the first index at which `bad` is true, None where there is none."""
     return int(bad.argmax()) if bad.any() else None
 
 
-def _check_array(name: str, array: NDArray[Any], dtype: type[np.generic], length: int | None = None) -> None:
+def check_array(name: str, array: NDArray[Any], dtype: type[np.generic], length: int | None = None) -> None:
+    """Raise InvalidInput where `array` is no array of this dtype, of one dimension and, if given, of this length."""
     if not isinstance(array, np.ndarray):
         raise InvalidInput(f"{name} is a {type(array).__name__}; a numpy array was wanted.")
     if array.ndim != 1 or array.dtype != np.dtype(dtype):

@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -122,8 +123,11 @@ def _lengthen(targets: SparseTargets, num_positions: int) -> SparseTargets:
     if missing == 0:
         return targets
     offsets = torch.cat([targets.offsets, targets.offsets[-1:].expand(missing)])
-    head_counts, entropy = (
-        None if tensor is None else pad(tensor, (0, missing))
-        for tensor in (targets.head_counts, targets.teacher_entropy)
-    )
-    return replace(targets, offsets=offsets, head_counts=head_counts, teacher_entropy=entropy)
+    head_counts = None if targets.head_counts is None else pad(targets.head_counts, (0, missing))
+    statistics: dict[str, Any] = {
+        # there is no label at padding
+        name: pad(tensor, (0, missing), value=math.nan if name == "label_probability" else 0.0)
+        for name, tensor in targets.statistics.items()
+        if tensor is not None
+    }
+    return replace(targets, offsets=offsets, head_counts=head_counts, **statistics)

@@ -7,6 +7,7 @@ from typing import Any
 
 from logitstore.errors import InvalidInput
 from logitstore.samplers.random_sampling import RandomSampling
+from logitstore.samplers.statistics import teacher_statistics
 from logitstore.samplers.thinning import thin, thinned_sampler
 from logitstore.samplers.threshold import Threshold
 from logitstore.samplers.top_k import TopK
@@ -19,6 +20,7 @@ __all__ = [
     "TopK",
     "TopP",
     "sampler_from_dict",
+    "teacher_statistics",
     "thin",
     "thinned_sampler",
     "total_variance",

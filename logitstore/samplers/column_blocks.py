@@ -82,6 +82,7 @@ def _invert(ends: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     total = ends[:, -1:]
     # rounding may put a target on the very end, where no cell lies above it
     targets = torch.minimum(targets, torch.nextafter(total, torch.zeros_like(total)))
-    cell = torch.searchsorted(ends, targets, right=True)
+    # a row without any mass ends in its last cell
+    cell = torch.searchsorted(ends, targets, right=True).clamp(max=ends.shape[1] - 1)
     before = torch.where(cell > 0, ends.gather(1, (cell - 1).clamp(min=0)), 0.0)
     return cell, (targets - before).clamp(min=0.0)

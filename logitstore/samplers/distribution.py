@@ -45,10 +45,14 @@ def probability_blocks(logits: Tensor, first_position: int = 0, power: float = 1
     height = max(1, min(limit // vocab_size, num_rows))
     # fresh memory for every block would cost more in page faults than the exponentials do
     scratch = torch.empty((height, vocab_size), dtype=torch.float32, device=logits.device)
+    is_plain = logits.dtype == torch.float32 and power == 1.0
+    converted = None if is_plain else torch.empty_like(scratch)
     for start in range(0, num_rows, height):
-        block = logits[start : start + height].detach().float()
+        block = logits[start : start + height].detach()
+        if converted is not None:
+            block = converted[: len(block)].copy_(block).mul_(power)
         probabilities = scratch[: len(block)]
-        torch.softmax(block if power == 1.0 else block * power, dim=-1, out=probabilities)
+        torch.softmax(block, dim=-1, out=probabilities)
         # NaN and +inf anywhere, and -inf everywhere, make the whole row NaN: one column tells
         bad = probabilities[:, 0].isnan()
         if bad.any():

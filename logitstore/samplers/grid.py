@@ -4,13 +4,19 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 
 def default_grid(draws: int) -> int:
-    """Return the coarsest power of two that adds at most 2 % to the variance of `draws` (docs/decisions/0005)."""
-    return 64
+    """Return the coarsest power of two that adds at most 2 % to the variance of `draws` on real text.
+
+    That is the first that reaches 2.5 times the draws: the head's rounding weighs against a variance that falls about
+    as fast as the square of the grid's step (docs/decisions/0005-threshold-by-default.md has the measurement).
+    """
+    return 1 << math.ceil(math.log2(2.5 * draws))
 
 
 def round_to_grid(values: Tensor, grid: int, uniforms: Tensor, *, whole: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ from logitstore.targets import SparseTargets
 
 #: candidates looked at first; more are taken where their mass is too small
 _FIRST_CANDIDATES = 64
+#: a block's rows are sorted in so many parts: what a sort of many candidates needs is several times its values
+_PARTS = 16
 
 
 @dataclass(frozen=True)
@@ -71,19 +73,26 @@ class TopP:
         check_key(seed, index)
         zero = torch.zeros(1, dtype=torch.int64, device=logits.device)
         counts, ids, weights = [zero], [zero[:0]], [zero[:0].float()]
-        for start, probabilities in probability_blocks(logits, first_position):
-            sizes = self._sizes(probabilities, first_position + start)
-            widest = int(sizes.max())
-            kept = largest_in_order(logits[start : start + len(probabilities)], widest)
-            is_kept = torch.arange(widest, device=kept.device) < sizes[:, None]
-            ascending = torch.where(is_kept, kept, logits.shape[1]).sort(dim=1).values
-            is_kept = ascending < logits.shape[1]
-            chosen = probabilities.gather(1, torch.where(is_kept, ascending, 0))
-            is_kept &= chosen > 0
-            counts.append(is_kept.sum(dim=1))
-            ids.append(ascending[is_kept])
-            weights.append(chosen[is_kept])
+        for start, block in probability_blocks(logits, first_position):
+            height = max(1, len(block) // _PARTS)
+            for first in range(0, len(block), height):
+                part = slice(first, first + height)
+                kept = self._kept(logits[start : start + len(block)][part], block[part], first_position + start + first)
+                for found, more in zip((counts, ids, weights), kept, strict=True):
+                    found.append(more)
         return SparseTargets(torch.cat(counts).cumsum(0), torch.cat(ids).int(), torch.cat(weights), sampler=self.name)
+
+    def _kept(self, logits: Tensor, probabilities: Tensor, position: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return counts [R], ids [E] int64 and weights [E] of some rows."""
+        sizes = self._sizes(probabilities, position)
+        widest, vocab_size = int(sizes.max()), logits.shape[1]
+        kept = largest_in_order(logits, widest)
+        is_kept = torch.arange(widest, device=kept.device) < sizes[:, None]
+        ascending = torch.where(is_kept, kept, vocab_size).sort(dim=1).values
+        is_kept = ascending < vocab_size
+        chosen = probabilities.gather(1, torch.where(is_kept, ascending, 0))
+        is_kept &= chosen > 0
+        return is_kept.sum(dim=1), ascending[is_kept], chosen[is_kept]
 
     def _sizes(self, probabilities: Tensor, position: int) -> Tensor:
         """Return how many of the largest tokens each row keeps, [R] int64."""

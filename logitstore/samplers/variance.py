@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -29,7 +31,8 @@ def total_variance(sampler: Sampler, logits: Tensor) -> Tensor:
         InvalidInput: a biased sampler (its error is no variance); see `probability_blocks` for logits.
     """
     if isinstance(sampler, Threshold):
-        parts = [threshold_variance(block, sampler.draws, sampler.head_grid) for _, block in probability_blocks(logits)]
+        grids = [sampler.head_grid]
+        parts = [threshold_variances(block, sampler.draws, grids)[0] for _, block in probability_blocks(logits)]
     elif isinstance(sampler, RandomSampling):
         parts = [
             random_sampling_variance(block, sampler.draws, sampler.proposal_power)
@@ -48,47 +51,51 @@ def random_sampling_variance(probabilities: Tensor, draws: int, proposal_power: 
         draws: n.
         proposal_power: tau; at 1 the sum is (1 - sum_i p_i^2) / n.
     """
+    if proposal_power == 1.0:
+        cells = ColumnBlocks(probabilities).cells
+        total = cells.sum(dim=-1).double().sum(dim=1)
+        return (1 - cells.square().sum(dim=-1).double().sum(dim=1) / total**2) / draws
     p = probabilities.double()
     p = p / p.sum(dim=1, keepdim=True)
-    squares = (p * p).sum(dim=1)
-    if proposal_power == 1.0:
-        return (1 - squares) / draws
     # p^2 / q = p^(2 - tau) * sum_j p_j^tau
     powers = torch.where(p > 0, p**proposal_power, 0.0).sum(dim=1)
     rest = torch.where(p > 0, p ** (2 - proposal_power), 0.0).sum(dim=1)
-    return (powers * rest - squares) / draws
+    return (powers * rest - (p * p).sum(dim=1)) / draws
 
 
-def threshold_variance(probabilities: Tensor, draws: int, grid: int | None) -> Tensor:
-    """Return the variance of a threshold sample of each row, [R] float64.
+def threshold_variances(probabilities: Tensor, draws: int, grids: Sequence[int | None]) -> Tensor:
+    """Return the variance of a threshold sample of each row, for some grids at once, [len(grids), R] float64.
 
     A tail token weighs W with chance p / t, where W is the rounded tail mass over the tail's entries, with mean t: its
     variance is p (t - p) + p / t Var(W). A head token m / grid with a fractional part f has f (1 - f) / grid^2.
 
     Args:
-        probabilities: [R, V] float32; used as scratch.
+        probabilities: [R, V] float32.
         draws: n.
-        grid: of the head; None for no rounding at all.
+        grids: of the head; None for no rounding at all.
     """
     blocks = ColumnBlocks(probabilities)
-    values, ids = blocks.largest(draws)
-    blocks.put(ids, torch.zeros_like(values))
-    values = values.double()
-    solution = solve_threshold(values, blocks.sums().sum(dim=1), draws)
-    is_head = torch.arange(values.shape[1], device=values.device) < solution.head_counts[:, None]
-    in_tail = torch.where(is_head, 0.0, values)
+    candidates, ids = blocks.largest(draws)
+    blocks.put(ids, torch.zeros_like(candidates))
+    rest, squares_of_rest = blocks.sums().sum(dim=1), blocks.cells.square().sum(dim=-1).double().sum(dim=1)
+    blocks.put(ids, candidates)
+    values = candidates.double()
+    solution = solve_threshold(values, rest, draws)
     total = solution.total
-    # float32 would do for the squares, but for the sum of many small ones
-    squares = (blocks.cells.square().sum(dim=-1).double().sum(dim=1) + in_tail.square().sum(dim=1)) / total**2
-    tail = solution.tail / total
+    is_head = torch.arange(values.shape[1], device=values.device) < solution.head_counts[:, None]
+    squares = (squares_of_rest + torch.where(is_head, 0.0, values).square().sum(dim=1)) / total**2
     entries = solution.tail_counts.clamp(min=1)
-    variance = tail * tail / entries - squares
-    if grid is not None:
-        head = torch.where(is_head, values / total[:, None], 0.0)
-        whole = solution.tail_counts == 0
-        variance = variance + _rounding_variance(head * grid).sum(dim=1) / grid**2
-        variance = variance + torch.where(whole, 0.0, _rounding_variance(head.sum(dim=1) * grid) / (grid**2 * entries))
-    return variance.clamp(min=0.0)
+    plain = ((solution.tail / total) ** 2 / entries - squares).clamp(min=0.0)
+    head = torch.where(is_head, values / total[:, None], 0.0)
+    whole = solution.tail_counts == 0
+    variances = []
+    for grid in grids:
+        added = torch.zeros_like(plain)
+        if grid is not None:
+            of_tail = torch.where(whole, 0.0, _rounding_variance(head.sum(dim=1) * grid) / entries)
+            added = (_rounding_variance(head * grid).sum(dim=1) + of_tail) / grid**2
+        variances.append(plain + added)
+    return torch.stack(variances)
 
 
 def _rounding_variance(value: Tensor) -> Tensor:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +16,14 @@ from torch import Tensor
 
 from logitstore.codec import ID_LIMIT, SequenceArrays, WeightForm
 from logitstore.errors import InvalidInput, StoreError
-from logitstore.targets import SparseTargets, check_ids
+from logitstore.targets import STATISTIC_FIELDS, SparseTargets, check_ids
 
 #: counts are divided by the draws in float32, which moves a sum of 1 by 6e-8 at most; one draw of 65,535 is 1.5e-5
 _COUNTS_TOLERANCE = 1e-6
 #: the head is exact, the tail's share is rounded to float32
 _GRID_TOLERANCE = 1e-6
+#: statistics that were computed in half precision may miss 0 or 1 by so much
+_STATISTIC_TOLERANCE = 1e-3
 #: stored probabilities may each be 0.017 % too large
 _PROBABILITIES_TOLERANCE = 1e-3
 
@@ -79,7 +82,8 @@ def to_arrays(
             f"{weighting.teacher_temperature}."
         )
     _check_fields(targets, weighting, where)
-    entropy = targets.teacher_entropy
+    _check_statistics(targets, where)
+    statistics = {name: getattr(targets, field) for name, field in STATISTIC_FIELDS.items()}
     return SequenceArrays(
         tokens=tokens,
         counts=targets.counts.numpy(),
@@ -88,7 +92,7 @@ def to_arrays(
         values=_values(targets, weighting, where),
         scale=weighting.scale,
         head_counts=None if targets.head_counts is None else targets.head_counts.long().numpy(),
-        statistics={} if entropy is None else {"entropy": entropy.numpy()},
+        statistics={name: tensor.numpy() for name, tensor in statistics.items() if tensor is not None},
     )
 
 
@@ -105,14 +109,14 @@ def to_targets(arrays: SequenceArrays, weighting: Weighting) -> SparseTargets:
             kind="alignment-mismatch",
         )
     counts = torch.from_numpy(arrays.counts)
-    entropy = arrays.statistics.get("entropy")
+    statistics = {STATISTIC_FIELDS[name]: torch.from_numpy(values) for name, values in arrays.statistics.items()}
     head_counts = None if arrays.head_counts is None else torch.from_numpy(arrays.head_counts).int()
     return SparseTargets(
         offsets=torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
         ids=torch.from_numpy(arrays.ids),
         weights=_weights(arrays),
         head_counts=head_counts,
-        teacher_entropy=None if entropy is None else torch.from_numpy(entropy),
+        **statistics,
         sampler=weighting.sampler,
         teacher_temperature=weighting.teacher_temperature,
     )
@@ -231,3 +235,22 @@ def _check_fields(targets: SparseTargets, weighting: Weighting, where: str) -> N
     if (targets.head_counts is not None) != (weighting.form == WeightForm.HEAD_GRID):
         found = "no head_counts" if targets.head_counts is None else "head_counts"
         raise InvalidInput(f"{where} has {found}; targets of threshold sampling have them, and no others.")
+
+
+def _check_statistics(targets: SparseTargets, where: str) -> None:
+    """Raise InvalidInput where a statistic of a position with a target cannot be one."""
+    has_target = targets.counts > 0
+    for name, values in targets.statistics.items():
+        if values is None:
+            continue
+        largest, wanted = 1.0, "a number from 0 to 1"
+        if name == "teacher_entropy":
+            largest, wanted = math.inf, "a number of nats, 0 or more,"
+        good = values.isfinite() & (values >= -_STATISTIC_TOLERANCE) & (values <= largest + _STATISTIC_TOLERANCE)
+        if name == "label_probability":
+            good, wanted = good | values.isnan(), f"{wanted}, or NaN where there is no label,"
+        bad = ~good & has_target
+        if bad.any():
+            position = int(bad.nonzero()[0, 0])
+            found = float(values[position])
+            raise InvalidInput(f"{name} at position {position} of {where} is {found}; {wanted} was wanted.")

@@ -24,13 +24,14 @@ SCHEMA = pa.schema(
         ("max_id", pa.int32()),
         ("token_bytes", pa.int64()),
         ("entry_bytes", pa.int64()),
+        ("statistics_bytes", pa.int64()),
         ("blob_bytes", pa.int64()),
         ("crc32c", pa.uint32()),
         ("tokens_sha256", pa.binary(32)),
         ("document_starts", pa.list_(pa.int32())),
     ]
 )
-_TOTALS = ("tokens", "positions", "entries", "token_bytes", "entry_bytes", "blob_bytes")
+_TOTALS = ("tokens", "positions", "entries", "token_bytes", "entry_bytes", "statistics_bytes", "blob_bytes")
 _RECORD_KEY = b"logitstore"
 
 
@@ -54,11 +55,19 @@ class Rows:
         return bytes(sink.getvalue().to_pybytes())
 
 
+def _complete(table: pa.Table) -> pa.Table:
+    """Return a table with every column; what format 1 did not write is null."""
+    if "statistics_bytes" not in table.column_names:
+        place = SCHEMA.get_field_index("statistics_bytes")
+        table = table.add_column(place, SCHEMA.field(place), pa.nulls(table.num_rows, pa.int64()))
+    return table.cast(SCHEMA)
+
+
 def read_commit(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     """Return the rows and the shard's record of one commit."""
     try:
         table = pq.read_table(path, schema=None, page_checksum_verification=True)
-        return table.cast(SCHEMA), dict(json.loads(table.schema.metadata[_RECORD_KEY]))
+        return _complete(table), dict(json.loads(table.schema.metadata[_RECORD_KEY]))
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise StoreError(f"commit record {path} cannot be read: {error}.", kind="damaged") from None
 
@@ -73,7 +82,7 @@ def write_index(attempt: Path, commits: Iterable[Path]) -> dict[str, int]:
             totals["sequences"] += table.num_rows
             totals["max_id"] = max(totals["max_id"], int(np.asarray(table["max_id"]).max(initial=0)))
             for name in _TOTALS:
-                totals[name] += int(np.asarray(table[name]).sum())
+                totals[name] += int(np.asarray(table[name].fill_null(0)).sum())
     return totals
 
 
@@ -103,7 +112,7 @@ def read_table(path: Path) -> pa.Table:
         StoreError: kind "damaged".
     """
     try:
-        return pq.read_table(path, page_checksum_verification=True).cast(SCHEMA)
+        return _complete(pq.read_table(path, page_checksum_verification=True))
     except (OSError, ValueError, pa.ArrowException) as error:
         raise StoreError(f"the index {path} cannot be read: {error}.", kind="damaged") from None
 

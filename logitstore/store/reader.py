@@ -102,7 +102,11 @@ class Store:
         place = index + len(self) if index < 0 else index
         if not 0 <= place < len(self):
             raise IndexError(f"sequence {index} was asked for; the store has {len(self)}")
-        arrays = codec.decode(self.read_blob(place))
+        blob = self.read_blob(place)
+        try:
+            arrays = codec.decode(blob)
+        except StoreError as error:
+            raise StoreError(f"sequence {place}: {error}", kind=error.kind) from None
         starts = torch.from_numpy(self._index.document_starts(place).copy())
         return Sequence(place, torch.from_numpy(arrays.tokens), to_targets(arrays, self._weighting), starts)
 

@@ -103,7 +103,7 @@ def _check_sequence(store: Store, index: int, row: dict[str, Any], weighting: We
     blob = store.read_blob(index)
     arrays = codec.decode(blob)
     found = describe_blob(index, blob, arrays)
-    differing = [name for name, value in found.items() if row[name] != value]
+    differing = [name for name, value in found.items() if row[name] not in (None, value)]
     if differing:
         name = differing[0]
         text = f"sequence {index} has {name} {_short(found[name])}, the index says {_short(row[name])}."

@@ -115,6 +115,7 @@ def describe_blob(index: int, blob: bytes, arrays: codec.SequenceArrays) -> dict
         "max_id": int(max(arrays.tokens.max(initial=0), arrays.ids.max(initial=0))),
         "token_bytes": header.token_bytes,
         "entry_bytes": header.entry_bytes,
+        "statistics_bytes": header.statistics_bytes,
         "blob_bytes": len(blob),
         "crc32c": int.from_bytes(blob[-4:], "little"),
         "tokens_sha256": hashlib.sha256(arrays.tokens.astype("<i4").tobytes()).digest(),

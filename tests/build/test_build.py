@@ -9,7 +9,7 @@ import torch
 import logitstore
 from logitstore.build.plan import make_plan
 from logitstore.errors import InvalidInput, StoreError, TeacherError
-from logitstore.samplers import RandomSampling, TopK
+from logitstore.samplers import RandomSampling, Threshold, TopK, TopP
 from logitstore.store import open_store, verify_store
 from logitstore.teachers import ArrayTeacher
 
@@ -54,7 +54,7 @@ def run(path, text, **options):
     return logitstore.build(path, data=[text], **defaults | options)
 
 
-@pytest.mark.parametrize("sampler", [RandomSampling(20), TopK(20)])
+@pytest.mark.parametrize("sampler", [Threshold(20), RandomSampling(20), TopK(20), TopP(0.9)])
 def test_a_store_holds_what_the_teacher_says_of_its_tokens(tmp_path, text, sampler):
     store = run(tmp_path / "s", text, sampler=sampler, seed=4)
     assert verify_store(tmp_path / "s") == []

@@ -6,7 +6,7 @@ import torch
 import logitstore
 from logitstore.cli.main import run
 from logitstore.errors import InvalidInput, StoreError, TeacherError
-from logitstore.samplers import RandomSampling
+from logitstore.samplers import Threshold
 from logitstore.store import verify_store
 from tests.support.tiny_models import make_tiny_teacher
 
@@ -30,7 +30,7 @@ def build(path, teacher, corpus, **options):
 def test_entries_are_a_direct_run_of_the_teacher(tmp_path, corpus, architecture, pack):
     transformers = pytest.importorskip("transformers")
     make_tiny_teacher(tmp_path / "teacher", architecture=architecture)
-    sampler = RandomSampling(30)
+    sampler = Threshold(30)
     store = build(tmp_path / "s", tmp_path / "teacher", corpus, pack=pack, sampler=sampler, batch_size=1)
     assert verify_store(tmp_path / "s") == []
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "teacher").eval()
@@ -57,7 +57,7 @@ def test_another_teacher_is_refused_on_resume_by_its_weights(tmp_path, corpus):
 
 def test_the_command_builds_what_the_function_builds(tmp_path, corpus, capsys):
     make_tiny_teacher(tmp_path / "teacher")
-    build(tmp_path / "a", tmp_path / "teacher", corpus, sampler=RandomSampling(20), seed=3)
+    build(tmp_path / "a", tmp_path / "teacher", corpus, sampler=Threshold(20), seed=3)
     arguments = ["build", str(tmp_path / "b"), "--teacher", str(tmp_path / "teacher"), "--data", str(corpus)]
     assert run([*arguments, "--seq-len", "32", "--draws", "20", "--seed", "3"]) == 0
     captured = capsys.readouterr()

@@ -102,10 +102,16 @@ def test_both_layouts_hold_the_same_targets(dataset):
     assert padded.targets.sampler == csr.targets.sampler == "random-sampling"
 
 
+def assert_close_or_nan(found, wanted):
+    torch.testing.assert_close(found, torch.tensor(wanted), equal_nan=True)
+
+
 def test_fields_of_positions_are_padded_along():
     fields = {
         "head_counts": torch.tensor([1, 0], dtype=torch.int32),
         "teacher_entropy": torch.tensor([0.7, 0.1]),
+        "label_probability": torch.tensor([0.25, float("nan")]),
+        "top1_probability": torch.tensor([0.5, 0.75]),
         "probabilities": torch.tensor([0.5, 0.25, 0.125]),
     }
     longer = sample_with(**fields)
@@ -114,6 +120,9 @@ def test_fields_of_positions_are_padded_along():
     assert targets.counts.tolist() == [2, 0, 2, 1]
     assert targets.head_counts.tolist() == [1, 0, 1, 0]
     torch.testing.assert_close(targets.teacher_entropy, torch.tensor([0.7, 0.0, 0.7, 0.1]))
+    nan = float("nan")
+    assert_close_or_nan(targets.label_probability, [0.25, nan, 0.25, nan])
+    assert_close_or_nan(targets.top1_probability, [0.5, 0.0, 0.5, 0.75])
     assert targets.probabilities.tolist() == [0.5, 0.25, 0.5, 0.25, 0.125]
 
 

@@ -138,11 +138,14 @@ def test_kl_without_the_teachers_entropy():
 def test_the_signature_is_the_documented_one():
     parameters = inspect.signature(sparse_kd_loss).parameters
     assert list(parameters) == [
-        "student_logits", "targets", "labels", "alpha", "temperature", "reduction", "value",
+        "student_logits", "targets", "labels", "alpha", "temperature", "reduction", "value", "label_smoothing", "z_loss",
+        "softcap", "missing_mass", "position_weights", "debug",
     ]  # fmt: skip
     positional = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
     assert positional == ["student_logits", "targets", "labels", "alpha", "temperature", "reduction"]
     defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
     assert defaults == {
         "labels": None, "alpha": 1.0, "temperature": 1.0, "reduction": "mean", "value": "soft_cross_entropy",
+        "label_smoothing": 0.0, "z_loss": 0.0, "softcap": None, "missing_mass": "ignore", "position_weights": None,
+        "debug": None,
     }  # fmt: skip

@@ -76,6 +76,28 @@ def test_padding_is_ignored_where_the_logit_of_token_0_is_minus_infinity():
     assert grad[0, 0] == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_columns_of_minus_infinity_are_as_if_they_were_not_there(dtype):
+    logits, labels = random_logits(3, 9, dtype=dtype), torch.tensor([4, 2, -100])
+    padded = torch.cat([logits, torch.full((3, 3), -torch.inf, dtype=dtype)], dim=1)
+    targets = random_targets([2, 0, 3], 9)
+    options = {"alpha": 0.3, "z_loss": 0.01}
+    loss, grad = loss_and_grad(padded, targets, labels, **options)
+    wanted, wanted_grad = loss_and_grad(logits, targets, labels, **options)
+    torch.testing.assert_close(loss, wanted, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(grad[:, :9], wanted_grad, atol=1e-7, rtol=torch.finfo(dtype).eps)
+    assert bool((grad[:, 9:] == 0).all())
+
+
+def test_a_logit_of_plus_infinity_makes_the_loss_of_its_position_alone_not_finite():
+    logits, targets = random_logits(3, 9), random_targets([2, 2, 2], 9)
+    whole = sparse_kd_loss(logits, targets, reduction="none")
+    logits[1, 4] = torch.inf
+    losses = sparse_kd_loss(logits, targets, reduction="none")
+    assert losses.isfinite().tolist() == [True, False, True]
+    assert torch.equal(losses[[0, 2]], whole[[0, 2]])
+
+
 def shifted_down(targets):
     return SparseTargets(targets.offsets, targets.ids - 1, targets.weights)
 

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from logitstore.codec import PROBABILITY_RELATIVE_ERROR
 from logitstore.errors import InvalidInput, StoreError
-from logitstore.samplers import RandomSampling, TopK
+from logitstore.samplers import RandomSampling, Threshold, TopK, TopP
 from logitstore.store import create_store, open_store, store_statistics, verify_store
 from logitstore.store.layout import folder_bytes
 from logitstore.targets import SparseTargets
 from tests.support.stores import make_store, random_targets
 
 
-@pytest.mark.parametrize("sampler", [RandomSampling(20), RandomSampling(9, 0.8), TopK(7)])
+@pytest.mark.parametrize("sampler", [RandomSampling(20), RandomSampling(9, 0.8), Threshold(9), TopK(7), TopP(0.8)])
 def test_what_was_appended_is_read_back(tmp_path, sampler):
     tokens, targets = make_store(tmp_path / "s", sampler=sampler, lengths=[5, 1, 9, 30, 2], sequences_per_shard=2)
     store = open_store(tmp_path / "s")
@@ -28,7 +28,7 @@ def test_what_was_appended_is_read_back(tmp_path, sampler):
         found, wanted = sequence.targets, targets[index]
         assert torch.equal(found.offsets, wanted.offsets)
         assert torch.equal(found.ids, wanted.ids)
-        tolerance = PROBABILITY_RELATIVE_ERROR * 1.001 if sampler.name == "top-k" else 0.0
+        tolerance = PROBABILITY_RELATIVE_ERROR * 1.001 if sampler.name in ("top-k", "top-p") else 0.0
         assert torch.allclose(found.weights, wanted.weights, rtol=tolerance, atol=0)
         assert (found.sampler, found.teacher_temperature) == (sampler.name, 1.0)
 

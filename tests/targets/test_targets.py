@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logitstore.errors import InvalidInput
-from logitstore.targets import PAD_ID, PaddedTargets, SparseTargets, check_ids, concatenate_targets
+from logitstore.targets import PAD_ID, STATISTIC_FIELDS, PaddedTargets, SparseTargets, check_ids, concatenate_targets
 
 VOCAB = 12
 
@@ -24,7 +24,7 @@ def make_targets(counts, *, seed=0, **fields) -> SparseTargets:
         "weights": torch.rand(num_entries, generator=generator),
         "head_counts": torch.tensor([count // 2 for count in counts], dtype=torch.int32),
         "probabilities": torch.rand(num_entries, generator=generator),
-        "teacher_entropy": torch.rand(num_positions, generator=generator),
+        **{name: torch.rand(num_positions, generator=generator) for name in STATISTIC_FIELDS.values()},
     }
     return SparseTargets(**{**tensors, "sampler": "threshold", "teacher_temperature": 1.5, **fields})
 
@@ -85,7 +85,8 @@ def test_padded_targets_are_by_default_as_wide_as_the_widest_position():
 
 def test_padded_targets_keep_what_describes_positions():
     padded = TARGETS.to_padded()
-    assert torch.equal(padded.teacher_entropy, TARGETS.teacher_entropy)
+    for name in STATISTIC_FIELDS.values():
+        assert torch.equal(getattr(padded, name), getattr(TARGETS, name)), name
     assert (padded.sampler, padded.teacher_temperature) == ("threshold", 1.5)
 
 
@@ -112,7 +113,8 @@ def test_a_slice_holds_the_positions_of_a_python_slice(counts, start, stop):
     chosen = range(len(counts))[start:stop]
     assert as_rows(part) == as_rows(targets)[start:stop]
     assert part.head_counts.tolist() == [counts[i] // 2 for i in chosen]
-    assert torch.equal(part.teacher_entropy, targets.teacher_entropy[start:stop])
+    for name in STATISTIC_FIELDS.values():
+        assert torch.equal(getattr(part, name), getattr(targets, name)[start:stop]), name
     kept = torch.isin(targets.rows, torch.tensor(list(chosen), dtype=torch.int64))
     assert torch.equal(part.probabilities, targets.probabilities[kept])
     assert (part.sampler, part.teacher_temperature) == ("threshold", 1.5)
@@ -137,7 +139,7 @@ def test_joining_nothing_is_refused():
         concatenate_targets([])
 
 
-@pytest.mark.parametrize("field", ["head_counts", "probabilities", "teacher_entropy"])
+@pytest.mark.parametrize("field", ["head_counts", "probabilities", *STATISTIC_FIELDS.values()])
 def test_joining_targets_with_and_without_an_optional_tensor_is_refused(field):
     without = dataclasses.replace(TARGETS, **{field: None})
     for parts in ([TARGETS, without], [without, TARGETS]):
@@ -174,6 +176,8 @@ def test_joining_targets_of_different_origin_is_refused(field, other):
         ("teacher_entropy", torch.zeros(4).double(), "teacher_entropy is torch.float64"),
         ("teacher_entropy", torch.zeros(4, 1), r"teacher_entropy is torch.float32 with shape \(4, 1\)"),
         ("teacher_entropy", torch.zeros(5), "teacher_entropy has 5 values; 4 were wanted"),
+        ("label_probability", torch.zeros(5), "label_probability has 5 values; 4 were wanted"),
+        ("top1_probability", torch.zeros(4).half(), "top1_probability is torch.float16"),
     ],
 )
 def test_a_wrong_tensor_is_named(field, value, message):
@@ -190,6 +194,8 @@ def test_a_wrong_tensor_is_named(field, value, message):
         ("weights", torch.zeros(4, 3).double(), "weights is torch.float64"),
         ("weights", torch.zeros(3, 4), r"ids have shape \(4, 3\) and weights \(3, 4\)"),
         ("teacher_entropy", torch.zeros(3), "teacher_entropy has 3 values; 4 were wanted"),
+        ("label_probability", torch.zeros(3), "label_probability has 3 values; 4 were wanted"),
+        ("top1_probability", torch.zeros(4).int(), "top1_probability is torch.int32"),
         ("teacher_entropy", torch.zeros(4).int(), "teacher_entropy is torch.int32"),
     ],
 )
@@ -241,7 +247,8 @@ def test_moving_takes_every_tensor_and_keeps_the_rest(targets):
 
 def test_moving_leaves_what_is_absent_absent():
     moved = SparseTargets(TARGETS.offsets, TARGETS.ids, TARGETS.weights).to("meta")
-    assert moved.head_counts is moved.probabilities is moved.teacher_entropy is moved.sampler is None
+    assert moved.head_counts is moved.probabilities is moved.sampler is None
+    assert moved.statistics == dict.fromkeys(STATISTIC_FIELDS.values())
 
 
 def test_moving_to_where_they_are_changes_nothing():
@@ -260,7 +267,8 @@ def test_targets_cannot_be_reassigned():
 
 def test_padded_targets_of_their_own_need_no_more_than_ids_and_weights():
     padded = PaddedTargets(torch.full((2, 3), PAD_ID, dtype=torch.int32), torch.zeros(2, 3))
-    assert (padded.teacher_entropy, padded.sampler, padded.teacher_temperature) == (None, None, 1.0)
+    assert (padded.sampler, padded.teacher_temperature) == (None, 1.0)
+    assert padded.statistics == dict.fromkeys(STATISTIC_FIELDS.values())
 
 
 def test_tensors_on_different_devices_are_refused():

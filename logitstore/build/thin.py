@@ -1,0 +1,172 @@
+"""Thin a store: fewer draws of what is stored already, without the teacher and without bias."""
+
+# S tokens of a sequence, n draws
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from logitstore.build.plan import Plan
+from logitstore.build.staging import publish_store, staging_folder
+from logitstore.errors import InvalidInput
+from logitstore.progress import Progress
+from logitstore.samplers import RandomSampling, Threshold, sampler_from_dict, thin, thinned_sampler
+from logitstore.samplers.philox import check_key
+from logitstore.store import Sequence, Store, open_store
+from logitstore.store.layout import MANIFEST, SEALED, publish_bytes, remove_scaffolding
+from logitstore.store.manifest import check_same_settings, new_manifest, read_manifest, to_bytes
+from logitstore.store.writer import UnitWriter, committed_units, refuse_existing, seal_store
+from logitstore.targets import SparseTargets, concatenate_targets
+
+#: what a thinned store says anew; everything else its manifest has from the store it was made of
+_OWN_FIELDS = ("format", "format_version", "created", "versions", "sampler", "thinned_from", "sealed")
+#: random numbers held at once: bounds memory where a sequence is long
+_BLOCK_UNIFORMS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Thinning:
+    """How the sequences of one store become those of another.
+
+    Attributes:
+        source: the store that is thinned.
+        sampler: what made its targets.
+        draws: budget of the new targets.
+        seed: key of the random numbers.
+    """
+
+    source: Store
+    sampler: RandomSampling | Threshold
+    draws: int
+    seed: int
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The thinnings that the source went through before, oldest first."""
+        return list(self.source.manifest.get("thinned_from", []))
+
+    def manifest(self) -> dict[str, Any]:
+        """Return the manifest of the thinned store."""
+        source = self.source.manifest
+        this = {"draws": self.sampler.draws, "manifest_sha256": self.source.manifest_sha256, "seed": self.seed}
+        return new_manifest(
+            **{name: value for name, value in source.items() if name not in _OWN_FIELDS},
+            sampler=thinned_sampler(self.sampler, self.draws).to_dict(),
+            thinned_from=[*self.history, this],
+        )
+
+    def targets(self, sequence: Sequence) -> SparseTargets:
+        """Return the thinned targets of a sequence; each thinning of a store has random numbers of its own."""
+        height = max(1, _BLOCK_UNIFORMS // self.sampler.draws)
+        options: dict[str, Any] = {"sampler": self.sampler, "seed": self.seed, "index": sequence.index}
+        parts = [
+            thin(
+                sequence.targets.slice(start, start + height),
+                self.draws,
+                first_position=start,
+                generation=len(self.history),
+                **options,
+            )
+            for start in range(0, sequence.targets.num_positions, height)
+        ]
+        return concatenate_targets(parts)
+
+
+def thin_store(
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    draws: int,
+    seed: int | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+) -> Store:
+    """Make a store with fewer draws of a store of unbiased targets. Returns the new, sealed store.
+
+    Its targets are as unbiased as the old ones. Tokens, document starts, the teacher's statistics and what the
+    manifest says of the store's origin stay; `thinned_from` in the manifest lists {draws, manifest_sha256, seed} of
+    every store on the way here, the oldest first. Work is committed shard by shard, as in a build.
+
+    Args:
+        path: a sealed store of threshold or random-sampling targets (with proposal_power 1).
+        out: folder of the new store; must not exist, unless `resume`.
+        draws: budget of the new store, below that of the old one.
+        seed: key of the random numbers; by default the seed the store was built with, or 0. They are not those of
+            the sampling, nor of an earlier thinning, also at the same seed.
+        resume: go on with an unfinished store of the same settings; a finished one is left as it is.
+        quiet: no progress on stderr.
+
+    Raises:
+        InvalidInput: the sampler cannot be thinned, or not to so many draws; a seed out of range.
+        StoreError: kind "exists", "settings-differ", "disk-full", "unwritable"; or what is wrong with the old store,
+            whereupon the new one stays unfinished.
+    """
+    source, root = open_store(path), Path(out)
+    sampler = sampler_from_dict(source.manifest["sampler"])
+    thinned_sampler(sampler, draws)
+    assert isinstance(sampler, RandomSampling | Threshold)
+    thinning = Thinning(source, sampler, draws, _seed(source, seed))
+    if source.path.resolve() in root.resolve().parents:
+        raise InvalidInput(f"{root} lies inside of the store {source.path}; choose a folder beside it.")
+    _begin(root, thinning.manifest(), resume)
+    manifest = read_manifest(root)
+    plan = Plan(len(source), manifest["sequences_per_shard"])
+    if (root / SEALED).exists():
+        remove_scaffolding(root)  # a stop right after the seal may have left it
+        _say(f"{root} is complete.", quiet=quiet)
+    else:
+        _thin_units(root, manifest, plan, thinning, quiet)
+        seal_store(root, manifest, plan.num_units)
+    return open_store(root)
+
+
+def _seed(source: Store, seed: int | None) -> int:
+    chosen = source.manifest.get("seed", 0) if seed is None else seed
+    if isinstance(chosen, bool) or not isinstance(chosen, int):
+        whose = f"the seed of {source.path}" if seed is None else "seed"
+        raise InvalidInput(f"{whose} is {chosen!r}; a whole number was wanted. Give another by --seed (seed=).")
+    check_key(chosen, 0)
+    return chosen
+
+
+def _begin(root: Path, manifest: dict[str, Any], resume: bool) -> None:
+    """Let an unfinished store with this manifest be at `root`, or find it there."""
+    if resume and (root / MANIFEST).is_file():
+        check_same_settings(root, read_manifest(root), manifest)
+        return
+    refuse_existing(root)
+    with staging_folder(root) as folder:
+        publish_bytes(folder, MANIFEST, to_bytes(manifest))
+        publish_store(folder, root)
+
+
+def _thin_units(root: Path, manifest: dict[str, Any], plan: Plan, thinning: Thinning, quiet: bool) -> None:
+    done = set(committed_units(root))
+    left = [unit for unit in range(plan.num_units) if unit not in done]
+    if done:
+        _say(f"{len(done)} of {plan.num_units} units are committed already.", quiet=quiet)
+    lengths = thinning.source.sequence_lengths
+    positions = sum(int(lengths[slice(*plan.bounds(unit))].sum()) for unit in left)
+    with Progress("thinning", positions, unit="positions", quiet=quiet) as progress:
+        for unit in left:
+            with UnitWriter(root, unit, manifest) as writer:
+                for index in range(*plan.bounds(unit)):
+                    sequence = thinning.source[index]
+                    targets = thinning.targets(sequence)
+                    writer.append(sequence.tokens.numpy(), targets, sequence.document_starts.numpy())
+                    progress.advance(len(sequence.tokens), note=_note(writer))
+                writer.commit()
+
+
+def _note(writer: UnitWriter) -> str:
+    so_far = max(writer.num_positions, 1)
+    return f"{writer.num_entries / so_far:.1f} entries and {writer.num_bytes / so_far:.1f} B a position"
+
+
+def _say(text: str, *, quiet: bool) -> None:
+    if not quiet:
+        print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,68 @@
+"""The loss of each position, from the few numbers of its logits that `select_lse` found."""
+
+# T positions, E entries
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from logitstore.losses.entries import Entries
+from logitstore.losses.options import LossOptions
+from logitstore.losses.positions import Positions
+from logitstore.losses.select_lse_reference import IGNORED_LABEL, SelectLse
+
+#: below this share of the student's mass in the tail, its logarithm is replaced by its tangent: 1 - sum q cancels there
+TAIL_FLOOR = 1e-4
+
+
+def position_losses(found: SelectLse, positions: Positions, options: LossOptions) -> Tensor:
+    """Return the loss of each position, [T] in the dtype of `found`, differentiable at `found`.
+
+    Exactly 0, with gradient exactly 0, where a position has no entries. A term of weight 0 is not computed, so its
+    infinities do not count.
+    """
+    entries, labels = positions.entries, positions.labels
+    lse_one = found.lse if options.temperature == 1 else found.lse_one
+    losses = torch.zeros_like(found.lse)
+    if options.alpha > 0:
+        losses = losses + options.alpha * _distilled(found, entries, options)
+    if options.uses_labels and labels is not None:
+        smoothing = options.label_smoothing
+        hard = lse_one - (1 - smoothing) * found.label_logits
+        if smoothing > 0:
+            hard = hard - smoothing * found.mean
+        losses = losses + (1 - options.alpha) * torch.where(labels == IGNORED_LABEL, 0.0, hard)
+    if options.z_loss > 0:
+        losses = losses + options.z_loss * lse_one**2
+    if positions.entropy is not None:
+        losses = losses - options.alpha * positions.entropy
+    if positions.weights is not None:
+        losses = losses * positions.weights
+    return torch.where(entries.has_target, losses, 0.0)
+
+
+def log_of_tail(tail: Tensor) -> Tensor:
+    """Return log(tail); below `TAIL_FLOOR` its tangent there, whose slope stays finite."""
+    floor = torch.full_like(tail, TAIL_FLOOR)
+    return torch.where(tail > floor, torch.maximum(tail, floor).log(), floor.log() + tail / floor - 1)
+
+
+def _distilled(found: SelectLse, entries: Entries, options: LossOptions) -> Tensor:
+    # an entry of weight 0 adds nothing, also where q is 0 and its logit -inf
+    weighted = torch.where(entries.weights == 0, 0.0, entries.weights * found.selected)
+    total = entries.sums(entries.weights)
+    losses = total * found.lse - entries.sums(weighted) / options.temperature
+    if options.missing_mass == "tail":
+        missing = (1 - total).clamp(min=0)
+        losses = losses - missing * log_of_tail(1 - _kept_mass(found, entries))
+    return losses
+
+
+def _kept_mass(found: SelectLse, entries: Entries) -> Tensor:
+    """Return the student's mass on the kept tokens of each position, [T]."""
+    fixed = found.lse.detach()
+    terms = torch.where(entries.ids >= 0, (found.selected - fixed[entries.rows]).exp(), 0.0)
+    # the second factor is 1 and carries the gradient at lse: through the gather above it would be summed up by
+    # atomics on a GPU, in another order every time
+    return entries.sums(terms) * (fixed - found.lse).exp()
