@@ -48,6 +48,30 @@ class ColumnBlocks:
         ids = block.gather(1, top.indices // COLUMN_BLOCK) * COLUMN_BLOCK + top.indices % COLUMN_BLOCK
         return top.values, ids
 
+    def take_heavy(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Set the heaviest tokens of each row to 0, and return them and what is left of the blocks.
+
+        Every token of mass m is among them whose row holds at most `count` tokens of m or more, and at most
+        count + 1 blocks of m or more: so is the head of a threshold sample of `count` draws, as blocks weigh at least
+        what their heaviest token does. Lighter tokens may be missing. One sum over the columns is all it takes.
+
+        Returns:
+            masses [R, C] float32, falling; their ids [R, C] int64; the mass left in each block, [R, B] float64.
+        """
+        sums = self.cells.sum(dim=-1)
+        if (count + 1) * 2 >= sums.shape[1]:
+            values, ids = self.largest(count)
+            self.put(ids, torch.zeros_like(values))
+            return values, ids, self.sums()
+        block = sums.topk(count + 1, dim=-1).indices
+        searched = self.cells.gather(1, block[:, :, None].expand(-1, -1, COLUMN_BLOCK))
+        values, place = searched.flatten(1).topk(count, dim=-1)
+        ids = block.gather(1, place // COLUMN_BLOCK) * COLUMN_BLOCK + place % COLUMN_BLOCK
+        nothing = torch.zeros_like(values)
+        self.put(ids, nothing)
+        searched.flatten(1).scatter_(1, place, nothing)
+        return values, ids, sums.scatter_(1, block, searched.sum(dim=-1)).double()
+
     def put(self, ids: Tensor, masses: Tensor) -> None:
         """Set the masses of tokens: ids [R, C] int64, unique within a row; masses [R, C] float32."""
         self.cells.flatten(1).scatter_(1, ids, masses)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from logitstore.errors import InvalidInput
 from logitstore.samplers.column_blocks import ColumnBlocks
@@ -16,7 +17,7 @@ from logitstore.samplers.distribution import check_logits, probability_blocks
 from logitstore.samplers.grid import default_grid, round_to_grid
 from logitstore.samplers.philox import Purpose, uniforms
 from logitstore.samplers.threshold_rule import Solution, solve_threshold
-from logitstore.targets import SparseTargets, concatenate_targets
+from logitstore.targets import SparseTargets
 
 #: the format counts entries of a position in 16 bits
 MAX_DRAWS = 65_535
@@ -91,11 +92,15 @@ class Threshold:
             uniforms(positions, 1, seed=seed, index=index, purpose=purpose).squeeze(1)
             for purpose in (Purpose.SAMPLING, Purpose.ROUNDING)
         )
-        parts = []
+        drawn = []
         for start, probabilities in probability_blocks(logits, first_position):
             rows = slice(start, start + len(probabilities))
-            parts.append(sample_threshold(probabilities, self.draws, self.head_grid, sampling[rows], rounding[rows]))
-        return concatenate_targets(parts) if parts else _no_targets(logits.device)
+            drawn.append(_draw(probabilities, self.draws, sampling[rows]))
+        if not drawn:
+            return _no_targets(logits.device)
+        # many small operations: once for all rows, not once for every block
+        head_ids, head, tail_ids, is_tail = (_stack(parts) for parts in zip(*drawn, strict=True))
+        return assemble_targets(head_ids, head, tail_ids, is_tail, self.head_grid, rounding)
 
 
 def sample_threshold(
@@ -110,22 +115,30 @@ def sample_threshold(
         sampling_uniforms: where each row's systematic sample of the tail starts, [R] float64 in [0, 1).
         rounding_uniforms: the same for the rounding of the head, [R] float64 in [0, 1).
     """
+    return assemble_targets(*_draw(probabilities, draws, sampling_uniforms), grid, rounding_uniforms)
+
+
+def _draw(probabilities: Tensor, draws: int, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return head ids and head probabilities, [R, C], tail ids and which of them count, [R, S]."""
     blocks = ColumnBlocks(probabilities)
-    values, ids = blocks.largest(draws)
     # the candidates are taken out first, so that what remains is summed without cancellation
-    blocks.put(ids, torch.zeros_like(values))
-    sums = blocks.sums()
+    values, ids, sums = blocks.take_heavy(draws)
     values = values.double()
     solution = solve_threshold(values, sums.sum(dim=-1), draws)
     is_head = torch.arange(values.shape[1], device=values.device) < solution.head_counts[:, None]
     in_tail = torch.where(is_head, 0.0, values)
     blocks.put(ids, in_tail.float())
     sums.scatter_add_(1, ids // blocks.cells.shape[2], in_tail)
-    tail_ids, is_tail = _systematic_tail(blocks, sums, solution, sampling_uniforms)
+    tail_ids, is_tail = _systematic_tail(blocks, sums, solution, uniforms)
     head_ids, order = torch.where(is_head, ids, blocks.cells[0].numel()).sort(dim=-1)
-    total = solution.total[:, None]
-    head = torch.where(is_head, values / total, 0.0).gather(1, order)
-    return assemble_targets(head_ids, head, tail_ids, is_tail, grid, rounding_uniforms)
+    head = torch.where(is_head, values / solution.total[:, None], 0.0).gather(1, order)
+    return head_ids, head, tail_ids, is_tail
+
+
+def _stack(parts: tuple[Tensor, ...]) -> Tensor:
+    """Put the rows of [R, S] tensors below each other, shorter ones filled up with zeros."""
+    width = max(part.shape[1] for part in parts)
+    return torch.cat([functional.pad(part, (0, width - part.shape[1])) for part in parts])
 
 
 def _systematic_tail(blocks: ColumnBlocks, sums: Tensor, solution: Solution, uniforms: Tensor) -> tuple[Tensor, Tensor]:

@@ -38,7 +38,7 @@ def solve_threshold(values: Tensor, rest: Tensor, draws: int) -> Solution:
     in the head, t = (1 - sum of the head) / (k - h); the head is the smallest whose next token lies below t.
 
     Args:
-        values: the largest masses of each row, falling, [R, C] float64; C >= draws, or all there are.
+        values: masses of each row, falling, [R, C] float64, the head's among them; C >= draws, or all there are.
         rest: sum of all other masses of the row, [R] float64.
         draws: sampling budget n.
     """
