@@ -41,8 +41,11 @@ RANDOM_DRAWS = (5, 8, 13, 20, 32, 50, 80, 120, 200, 400, 700)
 GRID_DRAWS = (8, 12, 16, 20, 25, 33, 50, 100, 200)
 GRIDS = (16, 32, 64, 128, 256, 512)
 BUDGETS = (4, 5, 6, 8, 10, 12.6, 16, 20, 25, 32, 40, 50, 60)
-#: SHA-256 of the tokens of `pydoc` at 4,096 positions, under Python 3.11
-PINNED = {"pydoc": "", "newton": ""}
+#: SHA-256 of the tokens at 4,096 positions, `pydoc` under Python 3.11
+PINNED = {
+    "pydoc": "e2004ed31e68c153253f59614ebd656fb700e8d7b961375e1d332bb16e1211a1",
+    "newton": "f2ed19fff9b598e6b7536a1d47fe65a6f2cd4c8ec31b295a070ed3afc781a9b8",
+}
 
 
 def load_text(name: str) -> str:
