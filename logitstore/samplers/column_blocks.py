@@ -28,7 +28,7 @@ class ColumnBlocks:
         # padding by nothing would copy
         missing = -vocab_size % COLUMN_BLOCK
         padded = functional.pad(masses, (0, missing)) if missing else masses
-        self.cells = padded.view(num_rows, -1, COLUMN_BLOCK)
+        self.cells = padded.view(num_rows, padded.shape[1] // COLUMN_BLOCK, COLUMN_BLOCK)
         self._vocab_size = vocab_size
 
     def largest(self, count: int) -> tuple[Tensor, Tensor]:

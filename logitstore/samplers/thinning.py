@@ -12,8 +12,7 @@ from torch import Tensor
 from logitstore.errors import InvalidInput
 from logitstore.samplers.philox import Purpose, uniforms
 from logitstore.samplers.random_sampling import RandomSampling, count_draws
-from logitstore.samplers.threshold import Threshold, assemble_targets
-from logitstore.samplers.threshold_rule import solve_threshold
+from logitstore.samplers.threshold import Threshold, assemble_targets, draw_rows
 from logitstore.targets import Sampler, SparseTargets
 
 #: random numbers of a position that one generation may use: more than there are draws
@@ -132,38 +131,22 @@ def thin_threshold(
     if targets.head_counts is None:
         raise InvalidInput("threshold targets have no head_counts; thinning needs them.")
     ids, weights = _in_id_order(targets)
-    ordered = weights.sort(dim=1, descending=True)
-    nothing = weights.new_zeros(len(weights))
-    solution = solve_threshold(ordered.values, nothing, sampler.draws)
-    rank = torch.empty_like(ordered.indices).scatter_(
-        1, ordered.indices, torch.arange(weights.shape[1], device=ids.device).expand(weights.shape)
-    )
-    is_head = rank < solution.head_counts[:, None]
-    tail_column, is_tail = _systematic(torch.where(is_head, 0.0, weights), solution.tail_counts, sampling_uniforms)
-    head = torch.where(is_head, weights, 0.0)
-    thinned = assemble_targets(ids, head, ids.gather(1, tail_column), is_tail, sampler.head_grid, rounding_uniforms)
-    return _merge(targets, thinned, solution.tail_counts > 0)
+    columns, head, tail_columns, is_tail = draw_rows(weights.clone(), sampler.draws, sampling_uniforms)
+    # columns that do not count may lie anywhere
+    columns, tail_columns = (found.clamp(max=weights.shape[1] - 1) for found in (columns, tail_columns))
+    # as stored, not as divided by their sum, which float32 puts beside 1: what is on the grid stays on it
+    head = torch.where(head > 0, weights.gather(1, columns).double(), 0.0)
+    drawn = ids.gather(1, columns), head, ids.gather(1, tail_columns), is_tail
+    thinned = assemble_targets(*drawn, sampler.head_grid, rounding_uniforms)
+    return _merge(targets, thinned, is_tail.any(dim=1))
 
 
 def _in_id_order(targets: SparseTargets) -> tuple[Tensor, Tensor]:
-    """Return ids [T, K] int64 and weights [T, K] float64, ids ascending; padding comes last, with weight 0."""
+    """Return ids [T, K] int64 and weights [T, K] float32, ids ascending; padding comes last, with weight 0."""
     padded = targets.to_padded(max(1, int(targets.counts.max())) if targets.num_positions else 1)
     ids = torch.where(padded.ids >= 0, padded.ids.long(), 1 << 40)
     order = ids.sort(dim=1)
-    return order.values, padded.weights.double().gather(1, order.indices)
-
-
-def _systematic(masses: Tensor, counts: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw `counts[t]` columns of each row systematically: columns [T, S], ascending, and which count, [T, S] bool."""
-    ends = masses.cumsum(dim=1)
-    total = ends[:, -1:]
-    draw = torch.arange(int(counts.max()) if len(counts) else 0, device=masses.device)
-    is_drawn = draw < counts[:, None]
-    points = torch.where(is_drawn, (uniforms[:, None] + draw) * total / counts[:, None].clamp(min=1), 0.0)
-    points = torch.minimum(points, torch.nextafter(total, torch.zeros_like(total)))
-    columns = torch.searchsorted(ends, points, right=True).clamp(max=masses.shape[1] - 1)
-    is_drawn[:, 1:] &= columns[:, 1:] != columns[:, :-1]
-    return columns, is_drawn
+    return order.values, padded.weights.gather(1, order.indices)
 
 
 def _merge(before: SparseTargets, after: SparseTargets, changed: Tensor) -> SparseTargets:

@@ -95,7 +95,7 @@ class Threshold:
         drawn = []
         for start, probabilities in probability_blocks(logits, first_position):
             rows = slice(start, start + len(probabilities))
-            drawn.append(_draw(probabilities, self.draws, sampling[rows]))
+            drawn.append(draw_rows(probabilities, self.draws, sampling[rows]))
         if not drawn:
             return _no_targets(logits.device)
         # many small operations: once for all rows, not once for every block
@@ -115,11 +115,16 @@ def sample_threshold(
         sampling_uniforms: where each row's systematic sample of the tail starts, [R] float64 in [0, 1).
         rounding_uniforms: the same for the rounding of the head, [R] float64 in [0, 1).
     """
-    return assemble_targets(*_draw(probabilities, draws, sampling_uniforms), grid, rounding_uniforms)
+    return assemble_targets(*draw_rows(probabilities, draws, sampling_uniforms), grid, rounding_uniforms)
 
 
-def _draw(probabilities: Tensor, draws: int, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return head ids and head probabilities, [R, C], tail ids and which of them count, [R, S]."""
+def draw_rows(probabilities: Tensor, draws: int, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return what `assemble_targets` makes the targets of some rows from; see `sample_threshold`.
+
+    Returns:
+        ids of the head [R, C] int64, ascending, beyond V where there is none; its probabilities [R, C] float64, 0
+        where there is none; ids of the tail [R, S] int64, ascending; which of these count, [R, S] bool.
+    """
     blocks = ColumnBlocks(probabilities)
     # the candidates are taken out first, so that what remains is summed without cancellation
     values, ids, sums = blocks.take_heavy(draws)
@@ -130,7 +135,8 @@ def _draw(probabilities: Tensor, draws: int, uniforms: Tensor) -> tuple[Tensor, 
     blocks.put(ids, in_tail.float())
     sums.scatter_add_(1, ids // blocks.cells.shape[2], in_tail)
     tail_ids, is_tail = _systematic_tail(blocks, sums, solution, uniforms)
-    head_ids, order = torch.where(is_head, ids, blocks.cells[0].numel()).sort(dim=-1)
+    beyond = blocks.cells.shape[1] * blocks.cells.shape[2]
+    head_ids, order = torch.where(is_head, ids, beyond).sort(dim=-1)
     head = torch.where(is_head, values / solution.total[:, None], 0.0).gather(1, order)
     return head_ids, head, tail_ids, is_tail
 

@@ -59,7 +59,8 @@ def solve_threshold(values: Tensor, rest: Tensor, draws: int) -> Solution:
     entries_left = sizes[:, None] - heads
     following = torch.cat([values, values.new_zeros(num_rows, 1)], dim=1)
     is_enough = (following * entries_left < tails) | (entries_left <= 0)
-    head_counts = torch.where(is_enough, heads, width).amin(dim=1)
+    # masses of at least total / draws are never below t; where they equal it, rounding could say so
+    head_counts = torch.maximum(torch.where(is_enough, heads, width).amin(dim=1), num_heavy)
     tail = tails.gather(1, head_counts[:, None]).squeeze(1)
     tail_counts = torch.where(tail > 0, (sizes - head_counts).clamp(min=1), 0)
     return Solution(total.squeeze(1), head_counts, tail_counts, tail)

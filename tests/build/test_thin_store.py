@@ -79,7 +79,7 @@ def test_the_manifest_keeps_where_the_store_came_from_and_says_how_it_was_thinne
     thin_store(tmp_path / "s", tmp_path / "t", draws=9, quiet=True)
     store = thin_store(tmp_path / "t", tmp_path / "u", draws=4, seed=11, quiet=True)
     first, second = open_store(tmp_path / "s"), open_store(tmp_path / "t")
-    assert store.manifest["sampler"] == Threshold(4).to_dict()
+    assert store.manifest["sampler"] == Threshold(4, grid=Threshold(20).grid).to_dict()
     assert store.manifest["thinned_from"] == [
         {"draws": 20, "manifest_sha256": first.manifest_sha256, "seed": 7},
         {"draws": 9, "manifest_sha256": second.manifest_sha256, "seed": 11},

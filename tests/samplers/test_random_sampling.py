@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logitstore.errors import InvalidInput
-from logitstore.samplers import RandomSampling, TopK, sampler_from_dict
+from logitstore.samplers import RandomSampling, Threshold, TopK, TopP, sampler_from_dict
 from logitstore.samplers.philox import Purpose, uniforms
 from logitstore.samplers.random_sampling import count_draws, draw_ids, log_sum_exp
+from tests.support.peak_memory import peak_bytes_of
 
 DRAWS = 20_000
 # z statistics per case at most 1,001; P(|z| > 5.5) is 4e-8 each, so a false alarm in all cases together is below 1e-3
@@ -95,7 +96,9 @@ def test_extreme_uniforms_never_draw_a_token_of_probability_zero():
     assert draw_ids(p, u).tolist() == [[5, 5, 5], [130, 399, 399]]
 
 
-@pytest.mark.parametrize("sampler", [RandomSampling(20), RandomSampling(20, proposal_power=1.2), TopK(9)])
+@pytest.mark.parametrize(
+    "sampler", [Threshold(20), RandomSampling(20), RandomSampling(20, proposal_power=1.2), TopK(9), TopP(0.3)]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_entries_do_not_depend_on_batching_or_threads(sampler, dtype):
     logits = (4 * torch.randn(37, 40_000, generator=torch.Generator().manual_seed(1))).to(dtype)
@@ -111,6 +114,28 @@ def test_entries_do_not_depend_on_batching_or_threads(sampler, dtype):
         torch.set_num_threads(threads)
     assert torch.equal(single.weights, whole.slice(0, 1).weights)
     assert torch.equal(single.ids, whole.slice(0, 1).ids)
+
+
+OTHER_PROCESS = """
+import torch
+from logitstore.samplers import RandomSampling, Threshold
+torch.set_num_threads({threads})
+logits = 4 * torch.randn(37, 40_000, generator=torch.Generator().manual_seed(1))
+targets = {sampler}(20)(logits[{first}:], seed=3, index=9, first_position={first})
+print(targets.ids.tolist(), targets.weights.tolist())
+"""
+
+
+@pytest.mark.parametrize("sampler", ["Threshold", "RandomSampling"])
+def test_entries_do_not_depend_on_the_process(sampler):
+    def output(threads, first):
+        code = OTHER_PROCESS.format(sampler=sampler, threads=threads, first=first)
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+    last = output(2, 30)
+    assert output(1, 30) == last
+    whole = output(2, 0).rstrip("]\n").split("] [")
+    assert all(part.endswith(end) for part, end in zip(whole, last.strip("[]\n").split("] ["), strict=True))
 
 
 def test_seed_and_index_change_the_draw():
@@ -147,7 +172,7 @@ def test_log_sum_exp_agrees_with_torch_in_float64():
 @pytest.mark.parametrize(
     ("change", "found"), [(float("nan"), "NaN at token id 4"), (float("inf"), r"\+inf at token id 4")]
 )
-@pytest.mark.parametrize("sampler", [RandomSampling(3), TopK(3)])
+@pytest.mark.parametrize("sampler", [Threshold(3), RandomSampling(3), TopK(3), TopP(0.9)])
 def test_bad_logits_name_the_position(sampler, change, found):
     logits = torch.zeros(5, 10)
     logits[2, 4] = change
@@ -156,7 +181,7 @@ def test_bad_logits_name_the_position(sampler, change, found):
     assert caught.value.kind == "bad-logits"
 
 
-@pytest.mark.parametrize("sampler", [RandomSampling(3), TopK(3)])
+@pytest.mark.parametrize("sampler", [Threshold(3), RandomSampling(3), TopK(3), TopP(0.9)])
 def test_minus_infinity_is_zero_probability_unless_everywhere(sampler):
     logits = torch.zeros(2, 10)
     logits[:, :8] = float("-inf")
@@ -169,7 +194,7 @@ def test_minus_infinity_is_zero_probability_unless_everywhere(sampler):
 @pytest.mark.parametrize(
     "logits", [torch.zeros(3), torch.zeros(2, 3, 4), torch.zeros(2, 3, dtype=torch.int64), [[1.0]]]
 )
-@pytest.mark.parametrize("sampler", [RandomSampling(3), TopK(1)])
+@pytest.mark.parametrize("sampler", [Threshold(3), RandomSampling(3), TopK(1), TopP(0.9)])
 def test_logits_of_another_rank_or_dtype_are_refused(sampler, logits):
     with pytest.raises(InvalidInput, match="logits are"):
         sampler(logits)
@@ -184,7 +209,7 @@ def test_parameters_out_of_range_are_refused(options):
         RandomSampling(**options)
 
 
-@pytest.mark.parametrize("sampler", [RandomSampling(7, 0.9), TopK(3)])
+@pytest.mark.parametrize("sampler", [Threshold(7), RandomSampling(7, 0.9), TopK(3), TopP(0.5, 9)])
 def test_config_round_trip(sampler):
     assert sampler_from_dict(sampler.to_dict()) == sampler
 
@@ -195,23 +220,13 @@ def test_unknown_configs_are_refused(config):
         sampler_from_dict(config)
 
 
-MANY_SHORT_ROWS = """
-import resource, torch
-from logitstore.samplers import RandomSampling
-logits = torch.zeros(200_000, 10)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-assert RandomSampling(50)(logits).num_positions == 200_000
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
-"""
-
-
 def test_many_short_rows_take_little_memory():
-    run = subprocess.run([sys.executable, "-c", MANY_SHORT_ROWS], capture_output=True, text=True, check=True)
+    setup = "import torch\nfrom logitstore.samplers import RandomSampling\nlogits = torch.zeros(200_000, 10)"
     # 10 M draws are 80 MB a tensor; searching all of them at once would hold 5 GB of columns
-    assert int(run.stdout) < 1500
+    assert peak_bytes_of(setup, "assert RandomSampling(50)(logits).num_positions == 200_000") < 1500 << 20
 
 
 def test_no_positions_give_no_entries():
-    for sampler in (RandomSampling(3), RandomSampling(3, 0.5), TopK(3)):
+    for sampler in (Threshold(3), RandomSampling(3), RandomSampling(3, 0.5), TopK(3), TopP(0.9)):
         targets = sampler(torch.zeros(0, 10))
         assert (targets.num_positions, targets.num_entries) == (0, 0)

@@ -1,35 +1,27 @@
-import subprocess
-import sys
-
 import pytest
+
+from tests.support.peak_memory import peak_bytes_of
 
 ROWS, VOCAB_SIZE = 64, 262_144
 ONE_BUFFER = ROWS * VOCAB_SIZE * 4
 
-PROBE = """
+SETUP = """
 import torch
-from pathlib import Path
 from logitstore.samplers import RandomSampling, Threshold, TopK, TopP
 torch.set_num_threads(1)
-def peak_kib():  # of this program alone: ru_maxrss begins at what the parent had
-    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 def dense_control(logits):
     return torch.softmax(logits, -1).cumsum(-1)
-work = {work}
 generator = torch.Generator().manual_seed(0)
 logits = torch.empty({rows}, {vocab_size}, dtype=torch.{dtype})
 logits.copy_(3 * torch.randn({vocab_size}, generator=generator))
+work = {work}
 work(logits[:1])  # what is loaded and set up once does not count
-before = peak_kib()
-work(logits)
-print((peak_kib() - before) * 1024)
 """
 
 
 def peak_bytes(work, dtype):
-    code = PROBE.format(work=work, rows=ROWS, vocab_size=VOCAB_SIZE, dtype=dtype)
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return int(run.stdout)
+    setup = SETUP.format(work=work, rows=ROWS, vocab_size=VOCAB_SIZE, dtype=dtype)
+    return peak_bytes_of(setup, "work(logits)")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
