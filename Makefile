@@ -5,7 +5,12 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 SOURCES := $(shell git ls-files '*.py' 2>/dev/null)
 
-.PHONY: demo test check format clean
+# a second environment, with the Triton that GPU machines have
+VENV36 ?= .venv-triton36
+BIN36 := $(VENV36)/bin
+QUIET := -W ignore::RuntimeWarning:triton.runtime.interpreter -W ignore::DeprecationWarning:triton.runtime.interpreter
+
+.PHONY: demo test check check-kernels format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/logitstore demo
@@ -18,6 +23,11 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -m "not teacher"
+
+check-kernels: $(VENV)/.dev $(VENV36)/.kernels
+	$(BIN)/python -m bench.check_kernels --table bench/results/kernels.md
+	$(BIN36)/python -m bench.check_kernels --table bench/results/kernels.md
+	TRITON_INTERPRET=1 $(BIN36)/python -m pytest -q $(QUIET) tests/triton_kernels/cases_*.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
@@ -37,5 +47,11 @@ $(VENV)/.dev: $(VENV)/.torch pyproject.toml
 	$(BIN)/python -m pip install --quiet -c constraints-dev.txt -e '.[dev]'
 	touch $@
 
+$(VENV36)/.kernels: constraints-dev.txt
+	$(PYTHON) -m venv $(VENV36)
+	$(BIN36)/python -m pip install --quiet $(PIP_ARGS) "$$(grep '^torch==' constraints-dev.txt)"
+	$(BIN36)/python -m pip install --quiet triton==3.6.0 "numpy<2.4" "pytest>=8"
+	touch $@
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-out
+	rm -rf $(VENV) $(VENV36) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-out

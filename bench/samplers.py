@@ -20,12 +20,13 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from texts import PINNED, load_text, sequences_of
 from torch import Tensor
 
 from logitstore.samplers import RandomSampling, Threshold, TopK
@@ -41,23 +42,6 @@ RANDOM_DRAWS = (5, 8, 13, 20, 32, 50, 80, 120, 200, 400, 700)
 GRID_DRAWS = (8, 12, 16, 20, 25, 33, 50, 100, 200)
 GRIDS = (16, 32, 64, 128, 256, 512)
 BUDGETS = (4, 5, 6, 8, 10, 12.6, 16, 20, 25, 32, 40, 50, 60)
-#: SHA-256 of the tokens at 4,096 positions, `pydoc` under Python 3.11
-PINNED = {
-    "pydoc": "e2004ed31e68c153253f59614ebd656fb700e8d7b961375e1d332bb16e1211a1",
-    "newton": "f2ed19fff9b598e6b7536a1d47fe65a6f2cd4c8ec31b295a070ed3afc781a9b8",
-}
-
-
-def load_text(name: str) -> str:
-    if name == "pydoc":
-        from pydoc_data import topics
-
-        return "\n\n".join(topics.topics[key] for key in sorted(topics.topics))
-    if name == "newton":
-        from logitstore.demo.run import TEXT
-
-        return Path(TEXT).read_text()
-    return Path(name).read_text()
 
 
 def load(folder: Path) -> tuple[Any, Any]:
@@ -69,16 +53,6 @@ def load(folder: Path) -> tuple[Any, Any]:
     info = inspect_teacher(place.model, gguf_file=place.gguf_file)
     teacher = load_teacher(place.model, gguf_file=place.gguf_file, dtype="float32", device="cpu", info=info)
     return teacher, load_tokenizer(place.model, gguf_file=place.gguf_file, info=info)
-
-
-def sequences_of(text: str, tokenizer: Any, positions: int) -> np.ndarray:
-    """Return tokens [positions / SEQ_LEN, SEQ_LEN] int32, BOS first in each."""
-    count = positions // SEQ_LEN
-    ids = tokenizer.encode(text[: 40 * positions])[: count * (SEQ_LEN - 1)]
-    if len(ids) < count * (SEQ_LEN - 1):
-        raise SystemExit(f"the text has {len(ids)} tokens; {count * (SEQ_LEN - 1)} were wanted.")
-    rows = np.asarray(ids, dtype=np.int32).reshape(count, SEQ_LEN - 1)
-    return np.concatenate([np.full((count, 1), tokenizer.bos_id, np.int32), rows], axis=1)
 
 
 def noisy_copy(model: Any, share: float = 0.05) -> Any:
@@ -221,7 +195,7 @@ def summary(result: Measurement, positions: int) -> dict[str, Any]:
     def curve(name: str, x: str, y: str) -> Iterator[tuple[float, float]]:
         return ((point[x], point[y]) for point in curves[name])
 
-    published = next(point for point in curves["random-sampling"] if point["draws"] == 50)
+    (published,) = (point for point in curves["random-sampling"] if point["draws"] == 50)
     entries = interpolate(curve("threshold", "variance", "entries"), published["variance"])
     variance = interpolate(curve("threshold", "entries", "variance"), published["entries"])
     budgets = {
@@ -243,31 +217,33 @@ def summary(result: Measurement, positions: int) -> dict[str, Any]:
     }
 
 
-def report(found: dict[str, Any], say: Callable[[str], None] = print) -> None:
+def report(found: dict[str, Any]) -> None:
     """Print the table."""
-    say(f"{found['text']}: {found['positions']} positions, mean entropy {found['entropy']:.2f} nats")
-    say(
+    print(f"{found['text']}: {found['positions']} positions, mean entropy {found['entropy']:.2f} nats")
+    print(
         f"{'sampler':16} {'draws':>5} {'entries':>8} {'variance':>9} {'angle of the mean gradient: logits, hidden':>44}"
     )
     for name, points in found["curves"].items():
         for p in points:
-            say(
+            print(
                 f"{name:16} {p['draws']:5} {p['entries']:8.2f} {p['variance']:9.5f} {p['angle_logits']:35.2f}° "
                 f"{p['angle_hidden']:6.2f}°"
             )
-    say(f"entries at the variance of random-sampling n = 50: {found['entries_at_equal_variance']:.3f} of its (bar .60)")
-    say(f"variance at its entries: {found['variance_at_equal_entries']:.3f} of its (bar .36)")
+    print(
+        f"entries at the variance of random-sampling n = 50: {found['entries_at_equal_variance']:.3f} of its (bar .60)"
+    )
+    print(f"variance at its entries: {found['variance_at_equal_entries']:.3f} of its (bar .36)")
     for budget, by_name in found["angles"].items():
         pairs = ", ".join(
             f"{of.removeprefix('angle_')} {by_name['threshold'][of]:.2f}° against {by_name['random-sampling'][of]:.2f}°"
             for of in ("angle_logits", "angle_hidden")
         )
-        say(f"angle at {budget} entries, threshold against random-sampling: {pairs}")
+        print(f"angle at {budget} entries, threshold against random-sampling: {pairs}")
     for draws, grids in found["grid_adds"].items():
         added = ", ".join(f"1/{grid} {100 * share:.2f} %" for grid, share in grids.items())
-        say(f"variance that the head's grid adds at {draws} draws: {added}")
+        print(f"variance that the head's grid adds at {draws} draws: {added}")
     for name, shares in found["time_over_forward"].items():
-        say(f"time over the teacher's forward pass, {name}: median {100 * statistics.median(shares):.1f} %")
+        print(f"time over the teacher's forward pass, {name}: median {100 * statistics.median(shares):.1f} %")
 
 
 def main() -> None:
@@ -277,9 +253,11 @@ def main() -> None:
     parser.add_argument("--teacher", type=Path, help="folder for the teacher's file, kept; a temporary one by default")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.positions < SEQ_LEN or options.positions % SEQ_LEN:
+        parser.error(f"--positions is {options.positions}; a multiple of {SEQ_LEN} was wanted.")
     with tempfile.TemporaryDirectory() as folder:
         teacher, tokenizer = load(options.teacher or Path(folder))
-        tokens = sequences_of(load_text(options.text), tokenizer, options.positions)
+        tokens = sequences_of(load_text(options.text), tokenizer, options.positions, SEQ_LEN)
     tokens_sha256 = hashlib.sha256(tokens.tobytes()).hexdigest()
     if options.positions == 4096 and PINNED.get(options.text, tokens_sha256) != tokens_sha256:
         print(f"note: {options.text} has other tokens here than where it was pinned (another Python?)", file=sys.stderr)
