@@ -5,13 +5,11 @@
 from __future__ import annotations
 
 import hashlib
-import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
-import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +17,8 @@ from logitstore.codec.arrays import ID_LIMIT, SequenceArrays, WeightForm
 from logitstore.codec.classes import NUM_CLASSES
 from logitstore.codec.contexts import NUM_CONTEXTS
 from logitstore.codec.rules import check_form_and_scale
-from logitstore.errors import InvalidInput, StoreError
+from logitstore.codec.table_file import TableParts, corrupt_table, from_file, to_content, to_file
+from logitstore.errors import InvalidInput
 
 #: frequencies of a context add up to 2^12
 PRECISION = 12
@@ -28,12 +27,6 @@ MAX_LISTED_IDS = 300_000
 MAX_CELLS = 4096
 #: no table is larger
 MAX_TABLE_BYTES = 1_000_000
-
-_MAGIC = b"\x93LGT"
-_VERSION = 1
-#: magic, version, form, 0, 0, scale, V, N, C
-_HEADER = struct.Struct("<4s4B4I")
-_CHECKSUM = struct.Struct("<I")
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,63 +92,32 @@ class FrequencyTable:
 
         return fit_table(list(samples), vocab_size=vocab_size, form=form, scale=scale)
 
+    @cached_property
+    def _content(self) -> bytes:
+        parts = (self.form, self.scale, self.vocab_size, self.listed_ids, self.cell_widths, self.frequencies)
+        return to_content(TableParts(*parts))
+
     def to_bytes(self) -> bytes:
         """Return the table's file, at most `MAX_TABLE_BYTES` long."""
-        header = _HEADER.pack(
-            _MAGIC,
-            _VERSION,
-            self.form,
-            0,
-            0,
-            self.scale,
-            self.vocab_size,
-            len(self.listed_ids),
-            len(self.cell_widths),
-        )
-        ids = self.listed_ids.astype("<u4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
-        body = header + ids + self.cell_widths.tobytes() + self.frequencies.astype("<u2").tobytes()
-        return body + _CHECKSUM.pack(google_crc32c.value(body))
+        return to_file(self._content)
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> Self:
+    def from_bytes(cls, file: bytes) -> Self:
         """Return the table of a file, all of it checked.
 
         Raises:
             StoreError: kind "corrupt-table", or "newer-format".
         """
-        if len(content) < _HEADER.size + _CHECKSUM.size or content[:4] != _MAGIC:
-            raise _corrupt(f"it has {len(content)} bytes and starts with {content[:4]!r}")
-        if content[4] > _VERSION:
-            raise StoreError(
-                f"the frequency table has version {content[4]}; this logitstore reads up to {_VERSION}. Upgrade "
-                "logitstore.",
-                kind="newer-format",
-            )
-        body = content[: -_CHECKSUM.size]
-        if google_crc32c.value(body) != _CHECKSUM.unpack(content[-_CHECKSUM.size :])[0]:
-            raise _corrupt("its checksum is another one")
-        _, version, form, zero, also_zero, scale, vocab_size, num_ids, num_cells = _HEADER.unpack_from(content)
-        wanted = _HEADER.size + 3 * num_ids + num_cells + 2 * NUM_CONTEXTS * NUM_CLASSES
-        if len(body) != wanted or version != _VERSION or form not in tuple(WeightForm) or zero or also_zero:
-            raise _corrupt(f"it has {len(body)} bytes before its checksum; {wanted} were wanted by its header")
-        ids, rest = np.frombuffer(body, np.uint8, 3 * num_ids, _HEADER.size), _HEADER.size + 3 * num_ids
-        frequencies = np.frombuffer(body, "<u2", offset=rest + num_cells).reshape(NUM_CONTEXTS, NUM_CLASSES)
+        parts = from_file(file, MAX_LISTED_IDS, MAX_CELLS)
         try:
-            return cls(
-                WeightForm(form),
-                scale,
-                vocab_size,
-                (ids.reshape(-1, 3) @ np.array([1, 1 << 8, 1 << 16])).astype(np.int32),
-                np.frombuffer(body, np.uint8, num_cells, rest),
-                frequencies.astype(np.uint16),
-            )
+            return cls(*parts)
         except InvalidInput as error:
-            raise _corrupt(str(error).rstrip(".")) from error
+            raise corrupt_table(str(error).rstrip(".")) from error
 
     @cached_property
     def sha256(self) -> str:
-        """The table's name: SHA-256 of its file, in hexadecimal."""
-        return hashlib.sha256(self.to_bytes()).hexdigest()
+        """The table's name: SHA-256 of its content, the file before compression, in hexadecimal."""
+        return hashlib.sha256(self._content).hexdigest()
 
     @cached_property
     def short_hash(self) -> bytes:
@@ -213,10 +175,3 @@ def check_table_fits(table: FrequencyTable, form: Any, scale: int) -> None:
             f"the frequency table is for {table.form.name} of scale {table.scale}; {WeightForm(form).name} of scale "
             f"{scale} was wanted."
         )
-
-
-def _corrupt(text: str) -> StoreError:
-    return StoreError(
-        f"the frequency table is damaged: {text}. Without it no sequence of its store can be read; copy the store anew.",
-        kind="corrupt-table",
-    )
