@@ -35,6 +35,13 @@ Examples:
 @click.option("--p", default=0.95, show_default=True, help="Mass that a position's entries reach together (top-p).")
 @click.option("--max-k", type=int, help="Never keep more entries of a position than this (top-p).")
 @click.option(
+    "--probability-bits",
+    type=click.IntRange(8, 16),
+    default=8,
+    show_default=True,
+    help="Bits of a stored probability (top-k, top-p); the other samplers' weights are stored exactly.",
+)
+@click.option(
     "--statistics",
     type=StatisticNames(),
     default="none",

@@ -49,6 +49,7 @@ class StoreError(LogitstoreError):
             "not-a-store",
             "not-sealed",
             "newer-format",
+            "unsupported-format",
             "settings-differ",
             "alignment-mismatch",
             "disk-too-small",

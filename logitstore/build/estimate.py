@@ -229,7 +229,7 @@ def _estimate(corpus: CorpusSample, tallies: list[Tally], teacher_seconds: float
 def _row(corpus: CorpusSample, tally: Tally, teacher_seconds: float, reference: float) -> SamplerEstimate:
     """Return a sampler's estimate; `teacher_seconds` are those of one position, `reference` is a sum of variances."""
     positions = tally.positions
-    index_bytes = _INDEX_BYTES * corpus.sequences / corpus.tokens
+    index_bytes = (_INDEX_BYTES * corpus.sequences + tally.table_bytes) / corpus.tokens
     split = {
         "entries": tally.entry_bytes / positions,
         "tokens": tally.token_bytes / positions,

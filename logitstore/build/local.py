@@ -9,15 +9,16 @@ from typing import Any, Literal
 
 from logitstore.build.documents import find_data_files
 from logitstore.build.options import DEFAULT_SAMPLER, BuildOptions, Tokenizer, say
+from logitstore.build.pilot import run_pilot
 from logitstore.build.plan import Plan, make_plan
-from logitstore.build.projection import project
 from logitstore.build.sampling import TargetMaker
 from logitstore.build.staging import Packing, Staged, publish_store, stage_data, staging_folder
 from logitstore.build.teacher_source import inspect_source, load_source, masked_columns, packing_of
-from logitstore.build.unit import run_unit
+from logitstore.build.unit import Begun, run_unit
 from logitstore.progress import Progress
 from logitstore.samplers.statistics import check_statistics
 from logitstore.store import Store, open_store
+from logitstore.store.convert import PROBABILITY_BITS, probability_fields
 from logitstore.store.layout import MANIFEST, PLAN, SEALED, publish_bytes, remove_scaffolding
 from logitstore.store.manifest import check_same_settings, new_manifest, read_manifest, to_bytes
 from logitstore.store.plan_file import read_plan
@@ -43,6 +44,7 @@ def build(
     sampler: Sampler = DEFAULT_SAMPLER,
     teacher_temperature: float = 1.0,
     statistics: Sequence[str] = (),
+    probability_bits: int = PROBABILITY_BITS,
     limit_tokens: int | None = None,
     batch_size: int | None = None,
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
@@ -77,6 +79,8 @@ def build(
         statistics: what to store of each position beside its entries, exact from the teacher's full (tempered)
             distribution: "entropy", "label_probability", "top1_probability". With the entropy a true KL can be
             reported, with the others the teacher's loss and calibration.
+        probability_bits: how exactly the probabilities of top-k and top-p are stored, 8 to 16 bits each; the weights
+            of other samplers are stored exactly.
         limit_tokens: store the first so many tokens only.
         batch_size: sequences run at once; by default as many as fit.
         dtype: "auto", "float32", "bfloat16" or "float16".
@@ -105,6 +109,7 @@ def build(
         sampler=sampler,
         teacher_temperature=teacher_temperature,
         statistics=statistics,
+        probability_bits=probability_bits,
         limit_tokens=limit_tokens,
         batch_size=batch_size,
         dtype=dtype,
@@ -143,11 +148,11 @@ def run_build(root: Path, chosen: BuildOptions) -> Store:
         if (root / MANIFEST).exists():
             manifest = _resumed(root, manifest)
         else:
-            project(chosen, root, folder, manifest, maker, staged)
+            run_pilot(chosen, root, folder, manifest, maker, staged)
             publish_bytes(folder, MANIFEST, to_bytes(manifest))
             publish_store(folder, root)
     if not (root / SEALED).exists():
-        _run_units(chosen, root, plan, manifest, maker, staged.totals.tokens)
+        _run_units(chosen, Begun.at(root, plan, manifest), maker, staged.totals.tokens)
         seal_store(root, manifest, plan.num_units)
     else:
         remove_scaffolding(root)  # a stop right after the seal may have left it
@@ -197,6 +202,7 @@ def _manifest(
             "tokens_sha256": staged.tokens_sha256,
         },
         sequences_per_shard=plan.sequences_per_shard,
+        **probability_fields(options.sampler.to_dict(), options.probability_bits),
     )
 
 
@@ -207,9 +213,8 @@ def _resumed(root: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     return stored
 
 
-def _run_units(
-    options: BuildOptions, root: Path, plan: Plan, manifest: dict[str, Any], maker: TargetMaker, num_tokens: int
-) -> None:
+def _run_units(options: BuildOptions, store: Begun, maker: TargetMaker, num_tokens: int) -> None:
+    root, plan = store.root, store.plan
     done = set(committed_units(root))
     left = [unit for unit in range(plan.num_units) if unit not in done]
     if done:
@@ -223,4 +228,4 @@ def _run_units(
             progress.advance(positions, note=note)
 
         for unit in left:
-            run_unit(root, unit, plan, manifest, maker, on_sequence)
+            run_unit(store, unit, maker, on_sequence)

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 from logitstore.errors import InvalidInput
 from logitstore.samplers import Threshold
 from logitstore.samplers.statistics import check_statistics
+from logitstore.store.convert import PROBABILITY_BITS, probability_fields
 from logitstore.targets import Sampler
 from logitstore.teachers import Teacher
 
@@ -54,6 +55,7 @@ class BuildOptions:
     sampler: Sampler = DEFAULT_SAMPLER
     teacher_temperature: float = 1.0
     statistics: Sequence[str] = ()
+    probability_bits: int = PROBABILITY_BITS
     limit_tokens: int | None = None
     batch_size: int | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -71,6 +73,7 @@ class BuildOptions:
         if not 0 <= self.seed < 1 << 64:
             raise InvalidInput(f"seed is {self.seed}; a whole number from 0 to 2^64 - 1 was wanted.")
         check_statistics(self.statistics)
+        probability_fields(self.sampler.to_dict(), self.probability_bits)
         if isinstance(self.data, str | os.PathLike) or not self.data:
             raise InvalidInput("data is no list of paths; at least one file, folder or glob was wanted.")
 

@@ -48,33 +48,32 @@ class TargetMaker:
     eod_id: int | None = None
 
     def targets(
-        self, sequences: Iterable[PlannedSequence], first_index: int
-    ) -> Iterator[tuple[PlannedSequence, SparseTargets]]:
-        """Yield each sequence with its sparse targets on the CPU, in order.
+        self, sequences: Iterable[tuple[int, PlannedSequence]]
+    ) -> Iterator[tuple[int, PlannedSequence, SparseTargets]]:
+        """Yield each sequence's index in the corpus, itself, and its sparse targets on the CPU, in order.
 
         Raises:
             TeacherError: kind "bad-logits", naming sequence and position.
         """
-        index = first_index
         for batch in self._batches(sequences):
             parts: list[list[SparseTargets]] = [[] for _ in batch]
-            labels = [token_labels(torch.tensor(ids), torch.tensor(starts), self.eod_id) for ids, starts in batch]
+            labels = [token_labels(torch.tensor(ids), torch.tensor(starts), self.eod_id) for _, (ids, starts) in batch]
             with torch.inference_mode():
-                for number, position, logits in self.teacher.logit_blocks([tokens for tokens, _ in batch]):
-                    parts[number].append(self._sample(logits, labels[number], index + number, position))
-                    if sum(part.num_positions for part in parts[number]) == len(batch[number][0]):
-                        yield batch[number], self._joined(parts[number])
+                for number, position, logits in self.teacher.logit_blocks([tokens for _, (tokens, _) in batch]):
+                    index, sequence = batch[number]
+                    parts[number].append(self._sample(logits, labels[number], index, position))
+                    if sum(part.num_positions for part in parts[number]) == len(sequence[0]):
+                        yield index, sequence, self._joined(parts[number])
                         parts[number].clear()
-            index += len(batch)
 
-    def _batches(self, sequences: Iterable[PlannedSequence]) -> Iterator[list[PlannedSequence]]:
-        batch: list[PlannedSequence] = []
-        for sequence in sequences:
-            longest = max(len(tokens) for tokens, _ in [*batch, sequence])
+    def _batches(self, sequences: Iterable[tuple[int, PlannedSequence]]) -> Iterator[list[tuple[int, PlannedSequence]]]:
+        batch: list[tuple[int, PlannedSequence]] = []
+        for index, sequence in sequences:
+            longest = max(len(tokens) for _, (tokens, _) in [*batch, (index, sequence)])
             if batch and len(batch) + 1 > (self.batch_size or self.teacher.plan_batch_size(longest)):
                 yield batch
                 batch = []
-            batch.append(sequence)
+            batch.append((index, sequence))
         if batch:
             yield batch
 

@@ -6,17 +6,22 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from logitstore.build.pilot import pilot_indexes
 from logitstore.build.plan import Plan
 from logitstore.build.staging import publish_store, staging_folder
+from logitstore.codec import SequenceArrays
 from logitstore.errors import InvalidInput
 from logitstore.progress import Progress
 from logitstore.samplers import RandomSampling, Threshold, sampler_from_dict, thin, thinned_sampler
 from logitstore.samplers.philox import check_key
 from logitstore.store import Sequence, Store, open_store
+from logitstore.store.convert import Weighting, to_arrays
+from logitstore.store.frequency_table import fit_table, publish_table, read_store_table
 from logitstore.store.layout import MANIFEST, SEALED, publish_bytes, remove_scaffolding
 from logitstore.store.manifest import check_same_settings, new_manifest, read_manifest, to_bytes
 from logitstore.store.writer import UnitWriter, committed_units, refuse_existing, seal_store
@@ -103,7 +108,7 @@ def thin_store(
     Raises:
         InvalidInput: the sampler cannot be thinned, or not to so many draws; a seed out of range.
         StoreError: kind "exists", "settings-differ", "disk-full", "unwritable"; or what is wrong with the old store,
-            whereupon the new one stays unfinished.
+            whereupon the new one stays unfinished, or is not begun.
     """
     source, root = open_store(path), Path(out)
     sampler = sampler_from_dict(source.manifest["sampler"])
@@ -112,7 +117,7 @@ def thin_store(
     thinning = Thinning(source, sampler, draws, _seed(source, seed))
     if source.path.resolve() in root.resolve().parents:
         raise InvalidInput(f"{root} lies inside of the store {source.path}; choose a folder beside it.")
-    _begin(root, thinning.manifest(), resume)
+    _begin(root, thinning, resume)
     manifest = read_manifest(root)
     plan = Plan(len(source), manifest["sequences_per_shard"])
     if (root / SEALED).exists():
@@ -133,15 +138,26 @@ def _seed(source: Store, seed: int | None) -> int:
     return chosen
 
 
-def _begin(root: Path, manifest: dict[str, Any], resume: bool) -> None:
-    """Let an unfinished store with this manifest be at `root`, or find it there."""
+def _begin(root: Path, thinning: Thinning, resume: bool) -> None:
+    """Let an unfinished store be at `root`, with manifest and frequency table, or find it there."""
+    manifest = thinning.manifest()
     if resume and (root / MANIFEST).is_file():
         check_same_settings(root, read_manifest(root), manifest)
         return
     refuse_existing(root)
     with staging_folder(root) as folder:
+        publish_table(folder, fit_table(list(_pilot(thinning, manifest)), manifest))
         publish_bytes(folder, MANIFEST, to_bytes(manifest))
         publish_store(folder, root)
+
+
+def _pilot(thinning: Thinning, manifest: dict[str, Any]) -> Iterator[SequenceArrays]:
+    """Yield sequences from all over the store, thinned, that tell what all will be like."""
+    source, weighting = thinning.source, Weighting.of(manifest)
+    for index in pilot_indexes(len(source), int(source.sequence_lengths.sum()), largest_share=1):
+        sequence = source[index]
+        targets = thinning.targets(sequence)
+        yield to_arrays(sequence.tokens.numpy(), targets, weighting, manifest["vocab_size"], f"sequence {index}")
 
 
 def _thin_units(root: Path, manifest: dict[str, Any], plan: Plan, thinning: Thinning, quiet: bool) -> None:
@@ -149,11 +165,11 @@ def _thin_units(root: Path, manifest: dict[str, Any], plan: Plan, thinning: Thin
     left = [unit for unit in range(plan.num_units) if unit not in done]
     if done:
         _say(f"{len(done)} of {plan.num_units} units are committed already.", quiet=quiet)
-    lengths = thinning.source.sequence_lengths
+    lengths, table = thinning.source.sequence_lengths, read_store_table(root)
     positions = sum(int(lengths[slice(*plan.bounds(unit))].sum()) for unit in left)
     with Progress("thinning", positions, unit="positions", quiet=quiet) as progress:
         for unit in left:
-            with UnitWriter(root, unit, manifest) as writer:
+            with UnitWriter(root, unit, manifest, table) as writer:
                 for index in range(*plan.bounds(unit)):
                     sequence = thinning.source[index]
                     targets = thinning.targets(sequence)

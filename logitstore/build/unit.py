@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from logitstore.build.plan import Plan
 from logitstore.build.sampling import PlannedSequence, TargetMaker
+from logitstore.codec import FrequencyTable
+from logitstore.store.frequency_table import read_store_table
 from logitstore.store.layout import PLAN
+from logitstore.store.pilot_file import read_pilot
 from logitstore.store.plan_file import read_plan
 from logitstore.store.writer import UnitWriter
 from logitstore.targets import SparseTargets
@@ -23,22 +28,67 @@ _QUEUE_LENGTH = 8
 OnSequence = Callable[[int, UnitWriter], None]
 
 
-def run_unit(
-    root: Path, unit: int, plan: Plan, manifest: dict[str, Any], maker: TargetMaker, on_sequence: OnSequence
-) -> None:
+@dataclass(frozen=True)
+class Begun:
+    """What stands of a store before its first unit.
+
+    Attributes:
+        root: its folder.
+        plan: its units.
+        manifest: its manifest.
+        table: its frequency table.
+        pilot: blobs of the sequences that ran to fit the table, by sequence; they do not run again.
+    """
+
+    root: Path
+    plan: Plan
+    manifest: dict[str, Any]
+    table: FrequencyTable
+    pilot: dict[int, bytes]
+
+    @classmethod
+    def at(cls, root: Path, plan: Plan, manifest: dict[str, Any]) -> Self:
+        """Read what a store was begun with."""
+        return cls(root, plan, manifest, read_store_table(root), read_pilot(root))
+
+
+def run_unit(store: Begun, unit: int, maker: TargetMaker, on_sequence: OnSequence) -> None:
     """Make and commit one unit; it may be repeated at any time, and gives the same bytes for the same logits.
 
     Raises:
         TeacherError, StoreError, InvalidInput: what the teacher or the writer raised; nothing of the unit stays.
     """
-    start, stop = plan.bounds(unit)
-    with UnitWriter(root, unit, manifest) as writer:
+    start, stop = store.plan.bounds(unit)
+    planned = zip(range(start, stop), read_plan(store.root / PLAN, start, stop), strict=True)
+    with UnitWriter(store.root, unit, store.manifest, store.table) as writer:
         with _WriterThread(writer, on_sequence) as thread:
-            for sequence, targets in maker.targets(read_plan(root / PLAN, start, stop), start):
-                thread.put(sequence, targets)
+            for sequence, made in _in_order(planned, maker, store.pilot):
+                thread.put(sequence, made)
         if writer.num_sequences != stop - start:
             raise AssertionError(f"unit {unit} has {writer.num_sequences} sequences, planned were {stop - start}")
         writer.commit()
+
+
+def _in_order(
+    planned: Iterable[tuple[int, PlannedSequence]], maker: TargetMaker, pilot: dict[int, bytes]
+) -> Iterator[tuple[PlannedSequence, SparseTargets | bytes]]:
+    """Yield each planned sequence with its targets, or with its blob where it is of the pilot."""
+    met: deque[tuple[int, PlannedSequence]] = deque()
+
+    def not_yet_run() -> Iterator[tuple[int, PlannedSequence]]:
+        for index, sequence in planned:
+            if index in pilot:
+                met.append((index, sequence))
+            else:
+                yield index, sequence
+
+    for index, sequence, targets in maker.targets(not_yet_run()):
+        while met and met[0][0] < index:
+            before, of_pilot = met.popleft()
+            yield of_pilot, pilot[before]
+        yield sequence, targets
+    for before, of_pilot in met:
+        yield of_pilot, pilot[before]
 
 
 class _WriterThread:
@@ -46,21 +96,24 @@ class _WriterThread:
 
     def __init__(self, writer: UnitWriter, on_sequence: OnSequence) -> None:
         self._writer, self._on_sequence = writer, on_sequence
-        self._queue: queue.Queue[tuple[PlannedSequence, SparseTargets] | None] = queue.Queue(_QUEUE_LENGTH)
+        self._queue: queue.Queue[tuple[PlannedSequence, SparseTargets | bytes] | None] = queue.Queue(_QUEUE_LENGTH)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="logitstore-writer", daemon=True)
 
-    def put(self, sequence: PlannedSequence, targets: SparseTargets) -> None:
+    def put(self, sequence: PlannedSequence, made: SparseTargets | bytes) -> None:
         self._raise_error()
-        self._queue.put((sequence, targets))
+        self._queue.put((sequence, made))
 
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:
             if self._error is not None:
                 continue  # drain, so that the teacher never waits for a writer that has failed
-            (tokens, starts), targets = item
+            (tokens, starts), made = item
             try:
-                self._writer.append(tokens, targets, starts)
+                if isinstance(made, bytes):
+                    self._writer.append_blob(made, starts)
+                else:
+                    self._writer.append(tokens, made, starts)
                 self._on_sequence(len(tokens), self._writer)
             except BaseException as error:
                 self._error = error

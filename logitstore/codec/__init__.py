@@ -11,23 +11,30 @@ from logitstore.codec.arrays import (
     SequenceArrays,
     WeightForm,
 )
-from logitstore.codec.blob import decode, encode, max_encoded_bytes
-from logitstore.codec.header import FORMAT_VERSION, BlobHeader, read_header
-from logitstore.codec.probabilities import PROBABILITY_RELATIVE_ERROR
+from logitstore.codec.coding import decode, encode, max_encoded_bytes
+from logitstore.codec.front import FORMAT_VERSION, BlobHeader, read_header
+from logitstore.codec.probability_codes import probability_error
+from logitstore.codec.rules import check_sequence
+from logitstore.codec.table import MAX_TABLE_BYTES, FrequencyTable
+from logitstore.codec.weights import entry_weights
 
 __all__ = [
     "FORMAT_VERSION",
     "ID_LIMIT",
     "MAX_ENTRIES",
     "MAX_ENTRIES_PER_POSITION",
+    "MAX_TABLE_BYTES",
     "MAX_TOKENS",
-    "PROBABILITY_RELATIVE_ERROR",
     "STATISTICS",
     "BlobHeader",
+    "FrequencyTable",
     "SequenceArrays",
     "WeightForm",
+    "check_sequence",
     "decode",
     "encode",
+    "entry_weights",
     "max_encoded_bytes",
+    "probability_error",
     "read_header",
 ]

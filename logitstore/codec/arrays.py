@@ -37,13 +37,6 @@ class WeightForm(IntEnum):
 #: the per-position statistics of the teacher that can be stored
 STATISTICS = ("entropy", "label_probability", "top1_probability")
 
-_VALUE_DTYPES: dict[WeightForm, type[np.generic]] = {
-    WeightForm.COUNTS: np.uint32,
-    WeightForm.PROBABILITIES: np.float32,
-    WeightForm.FLOAT32: np.float32,
-    WeightForm.HEAD_GRID: np.uint32,
-}
-
 
 @dataclass(frozen=True, eq=False)
 class SequenceArrays:
@@ -56,11 +49,11 @@ class SequenceArrays:
             `head_counts`, within its head entries and within the tail entries that follow them.
         form: what `values` are.
         values: COUNTS: how often each entry was drawn, [E] uint32, 1 to `scale`;
-            PROBABILITIES: [E] float32 in (0, 1], stored with a relative error (`PROBABILITY_RELATIVE_ERROR`);
+            PROBABILITIES: [E] float32 in (0, 1], stored as codes up to `scale` (`probability_error`);
             FLOAT32: [E] float32, finite, stored exactly;
             HEAD_GRID: numerators of the head entries, [H] uint32, 1 to `scale`, in a position no more than `scale`
             together; the tail entries share what is left.
-        scale: COUNTS: draws n; HEAD_GRID: the grid b; 0 otherwise.
+        scale: COUNTS: draws n; PROBABILITIES: the largest code; HEAD_GRID: the grid b; FLOAT32: 0.
         head_counts: head entries of each position, [S] int64, no more than `counts`; with HEAD_GRID only.
         statistics: the teacher's statistics of each position by name (`STATISTICS`), [S] float32, kept bit for bit.
     """
@@ -73,41 +66,6 @@ class SequenceArrays:
     scale: int = 0
     head_counts: NDArray[np.int64] | None = None
     statistics: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
-
-
-def check_arrays(arrays: SequenceArrays) -> None:
-    """Raise InvalidInput where `arrays` break a rule of `SequenceArrays`, naming the position."""
-    check_form(arrays.form, arrays.scale)
-    check_array("tokens", arrays.tokens, np.int32)
-    check_array("ids", arrays.ids, np.int32)
-    num_tokens, num_entries = len(arrays.tokens), len(arrays.ids)
-    check_sizes(num_tokens, num_entries)
-    check_array("counts", arrays.counts, np.int64, num_tokens)
-    if (arrays.head_counts is not None) != (arrays.form == WeightForm.HEAD_GRID):
-        found = "no head counts" if arrays.head_counts is None else "head counts"
-        raise InvalidInput(f"{arrays.form.name} came with {found}; HEAD_GRID needs them, other forms have none.")
-    if arrays.head_counts is not None:
-        check_array("head_counts", arrays.head_counts, np.int64, num_tokens)
-    check_counts(arrays.counts, arrays.head_counts, num_entries)
-    valued = arrays.counts if arrays.head_counts is None else arrays.head_counts
-    check_array("values", arrays.values, _VALUE_DTYPES[arrays.form], int(valued.sum()))
-    check_tokens(arrays.tokens)
-    check_ids(arrays.ids, arrays.counts)
-    check_values(arrays.form, arrays.scale, arrays.values, valued)
-    for name, statistic in arrays.statistics.items():
-        if name not in STATISTICS:
-            raise InvalidInput(f"there is no statistic {name!r}; there are {', '.join(STATISTICS)}.")
-        check_array(f"statistic {name}", statistic, np.float32, num_tokens)
-
-
-def check_form(form: WeightForm, scale: int) -> None:
-    """Raise InvalidInput where `form` cannot have this `scale`."""
-    if not isinstance(form, WeightForm):
-        raise InvalidInput(f"form is {form!r}; a WeightForm was wanted.")
-    scaled = form in (WeightForm.COUNTS, WeightForm.HEAD_GRID)
-    low, high = (1, MAX_SCALE) if scaled else (0, 0)
-    if not isinstance(scale, int | np.integer) or not low <= scale <= high:
-        raise InvalidInput(f"{form.name} has scale {scale}; {low} to {high} was wanted.")
 
 
 def check_sizes(num_tokens: int, num_entries: int) -> None:
@@ -154,31 +112,6 @@ def check_ids(ids: NDArray[Any], counts: NDArray[np.int64]) -> None:
         raise InvalidInput(
             f"position {position_of(entry, counts)} has token id {ids[entry]}; 0 to {ID_LIMIT - 1} was wanted."
         )
-
-
-def check_values(form: WeightForm, scale: int, values: NDArray[Any], counts: NDArray[np.int64]) -> None:
-    """Raise InvalidInput where a value is not what `form` promises; position t has `counts[t]` values."""
-    if form == WeightForm.FLOAT32:
-        bad, wanted = ~np.isfinite(values), "a finite number"
-    elif form == WeightForm.PROBABILITIES:
-        bad, wanted = ~((values > 0) & (values <= 1)), "a probability above 0, at most 1,"
-    else:
-        bad, wanted = (values < 1) | (values > scale), f"1 to {scale}"
-    entry = first_bad(bad)
-    if entry is not None:
-        raise InvalidInput(
-            f"position {position_of(entry, counts)} has the {form.name} value {values[entry]}; {wanted} was wanted."
-        )
-    if form == WeightForm.HEAD_GRID:
-        running = np.concatenate([np.zeros(1, np.int64), np.cumsum(values, dtype=np.int64)])
-        ends = np.cumsum(counts)
-        sums = running[ends] - running[ends - counts]
-        position = first_bad(sums > scale)
-        if position is not None:
-            raise InvalidInput(
-                f"the head numerators of position {position} sum to {sums[position]}; at most the grid, {scale}, "
-                "was wanted."
-            )
 
 
 def position_of(entry: int, counts: NDArray[np.int64]) -> int:

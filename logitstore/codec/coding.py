@@ -1,4 +1,4 @@
-"""The blob of one sequence: arrays in, bytes out, and back. FORMAT-2.md is the specification."""
+"""The blob of one sequence: arrays in, bytes out, and back. FORMAT.md is the specification."""
 
 from __future__ import annotations
 

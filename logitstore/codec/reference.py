@@ -1,4 +1,4 @@
-"""The plain coder: what FORMAT-2.md says, number by number. The fast one must agree with it, and tests hold it to that."""
+"""The plain coder: what FORMAT.md says, number by number. The fast one must agree with it, and tests hold it to that."""
 
 # S positions, E entries
 

@@ -21,17 +21,12 @@ _PCO_CLASSIC_WITHOUT_DELTA = 0
 
 
 class Kind(IntEnum):
-    """Number of a section in the section table."""
+    """What a section holds, in the order in which sections stand."""
 
-    TOKENS = 1
-    COUNTS = 2
-    HEAD_COUNTS = 3
-    FIRST_IDS = 4
-    LATER_GAPS = 5
-    VALUES = 6
-    ENTROPY = 16
-    LABEL_PROBABILITY = 17
-    TOP1_PROBABILITY = 18
+    VALUES = 1
+    ENTROPY = 2
+    LABEL_PROBABILITY = 3
+    TOP1_PROBABILITY = 4
 
 
 class EncodedSection(NamedTuple):

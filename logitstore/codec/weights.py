@@ -12,7 +12,7 @@ from logitstore.codec.jit import compiled
 
 
 def entry_weights(arrays: SequenceArrays) -> NDArray[np.float32]:
-    """Return the weight of every entry, [E]: what FORMAT-2.md says of the form, in float64, rounded once to float32."""
+    """Return the weight of every entry, [E]: what FORMAT.md says of the form, in float64, rounded once to float32."""
     if arrays.form in (WeightForm.PROBABILITIES, WeightForm.FLOAT32):
         return np.asarray(arrays.values, np.float32)
     weights = np.empty(len(arrays.ids), np.float32)

@@ -1,9 +1,9 @@
 """Stores on disk: the only room that knows Zarr and the Parquet index."""
 
+from logitstore.store.create import StoreWriter, create_store
 from logitstore.store.reader import Sequence, Store, open_store
 from logitstore.store.statistics import store_statistics
 from logitstore.store.verify import Finding, verify_store
-from logitstore.store.writer import StoreWriter, create_store
 
 __all__ = [
     "Finding",

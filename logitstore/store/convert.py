@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from logitstore.codec import ID_LIMIT, SequenceArrays, WeightForm
+from logitstore.codec import ID_LIMIT, SequenceArrays, WeightForm, entry_weights
 from logitstore.errors import InvalidInput, StoreError
 from logitstore.targets import STATISTIC_FIELDS, SparseTargets, check_ids
 
@@ -24,8 +24,14 @@ _COUNTS_TOLERANCE = 1e-6
 _GRID_TOLERANCE = 1e-6
 #: statistics that were computed in half precision may miss 0 or 1 by so much
 _STATISTIC_TOLERANCE = 1e-3
-#: stored probabilities may each be 0.017 % too large
+#: top-k probabilities that a teacher gave in half precision may sum to so much more than 1
 _PROBABILITIES_TOLERANCE = 1e-3
+
+
+#: bits of a stored probability, by default
+PROBABILITY_BITS = 8
+#: samplers whose weights are the teacher's probabilities
+_BIASED_SAMPLERS = ("top-k", "top-p")
 
 
 @dataclass(frozen=True)
@@ -38,8 +44,9 @@ class Weighting:
     teacher_temperature: float
 
     @classmethod
-    def of(cls, sampler: Mapping[str, Any], teacher_temperature: float) -> Weighting:
-        """Return the form for a sampler's `to_dict`; samplers unknown here are stored as float32."""
+    def of(cls, manifest: Mapping[str, Any]) -> Weighting:
+        """Return the form for the sampler of a manifest; samplers unknown here are stored as float32."""
+        sampler, teacher_temperature = manifest["sampler"], manifest["teacher_temperature"]
         name = str(sampler.get("name"))
         if name == "random-sampling" and float(sampler.get("proposal_power", 1.0)) == 1.0:
             return cls(WeightForm.COUNTS, int(sampler["draws"]), name, teacher_temperature)
@@ -47,8 +54,21 @@ class Weighting:
             if not isinstance(sampler.get("grid"), int):
                 raise InvalidInput(f"the sampler {dict(sampler)} names no grid; a threshold sampler's to_dict does.")
             return cls(WeightForm.HEAD_GRID, int(sampler["grid"]), name, teacher_temperature)
-        form = WeightForm.PROBABILITIES if name in ("top-k", "top-p") else WeightForm.FLOAT32
-        return cls(form, 0, name, teacher_temperature)
+        if name in _BIASED_SAMPLERS:
+            bits = int(manifest["probability_bits"])
+            return cls(WeightForm.PROBABILITIES, (1 << bits) - 1, name, teacher_temperature)
+        return cls(WeightForm.FLOAT32, 0, name, teacher_temperature)
+
+
+def probability_fields(sampler: Mapping[str, Any], bits: int) -> dict[str, int]:
+    """Return the manifest's fields that say how exactly probabilities are stored, where any are.
+
+    Raises:
+        InvalidInput: the bits are out of range.
+    """
+    if isinstance(bits, bool) or not isinstance(bits, int) or not 8 <= bits <= 16:
+        raise InvalidInput(f"probability_bits is {bits!r}; 8 to 16 was wanted.")
+    return {"probability_bits": bits} if sampler.get("name") in _BIASED_SAMPLERS else {}
 
 
 def to_arrays(
@@ -114,29 +134,12 @@ def to_targets(arrays: SequenceArrays, weighting: Weighting) -> SparseTargets:
     return SparseTargets(
         offsets=torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
         ids=torch.from_numpy(arrays.ids),
-        weights=_weights(arrays),
+        weights=torch.from_numpy(entry_weights(arrays)),
         head_counts=head_counts,
         **statistics,
         sampler=weighting.sampler,
         teacher_temperature=weighting.teacher_temperature,
     )
-
-
-def _weights(arrays: SequenceArrays) -> Tensor:
-    values = torch.from_numpy(arrays.values.astype(np.float32))
-    if arrays.form == WeightForm.COUNTS:
-        return values / arrays.scale
-    if arrays.head_counts is None:
-        return values
-    counts, head_counts = torch.from_numpy(arrays.counts), torch.from_numpy(arrays.head_counts)
-    numerators = torch.from_numpy(arrays.values.astype(np.int64))
-    head_ends = head_counts.cumsum(0)
-    running = torch.cat([numerators.new_zeros(1), numerators.cumsum(0)])
-    left = arrays.scale - (running[head_ends] - running[head_ends - head_counts])
-    share = (left.double() / (arrays.scale * (counts - head_counts).clamp(min=1))).float()
-    weights = torch.repeat_interleave(share, counts)
-    weights[_is_head(counts, head_counts)] = values / arrays.scale
-    return weights
 
 
 def _is_head(counts: Tensor, head_counts: Tensor) -> Tensor:
@@ -151,15 +154,23 @@ def weight_sums(targets: SparseTargets) -> Tensor:
     return zeros.index_add_(0, targets.rows, targets.weights.double())
 
 
-def check_sums(targets: SparseTargets, weighting: Weighting, where: str) -> None:
-    """Raise InvalidInput where the weights of a position do not sum to what the sampler promises."""
+def check_sums(targets: SparseTargets, weighting: Weighting, where: str, *, stored: bool = False) -> None:
+    """Raise InvalidInput where the weights of a position do not sum to what the sampler promises.
+
+    Args:
+        targets: what is checked.
+        weighting: what the store promises.
+        where: names the sequence in an error.
+        stored: the weights were stored, and so rounded, already.
+    """
     sums = weight_sums(targets)
     if weighting.form == WeightForm.COUNTS:
         bad, wanted = (targets.counts > 0) & ((sums - 1).abs() > _COUNTS_TOLERANCE), "1"
     elif weighting.form == WeightForm.HEAD_GRID:
         bad, wanted = (targets.counts > 0) & ((sums - 1).abs() > _GRID_TOLERANCE), "1"
     elif weighting.form == WeightForm.PROBABILITIES:
-        bad, wanted = sums > 1 + _PROBABILITIES_TOLERANCE, "at most 1"
+        rounding = _rounding_errors(targets, weighting.scale) if stored else 0
+        bad, wanted = sums > 1 + _PROBABILITIES_TOLERANCE + rounding, "at most 1"
     else:
         return
     if bad.any():
@@ -168,6 +179,13 @@ def check_sums(targets: SparseTargets, weighting: Weighting, where: str) -> None
             f"the weights at position {position} of {where} sum to {float(sums[position]):.6g}; {wanted} was wanted "
             f"of {weighting.sampler}."
         )
+
+
+def _rounding_errors(targets: SparseTargets, scale: int) -> Tensor:
+    """Return by how much storing probabilities may have raised the sum of each position, [T] float64."""
+    roots, half_step = targets.weights.double() ** (1 / 3), 0.5 / scale
+    raised = roots**3 - (roots - half_step).clamp(min=0) ** 3
+    return torch.zeros(targets.num_positions, dtype=torch.float64).index_add_(0, targets.rows, raised)
 
 
 def _values(targets: SparseTargets, weighting: Weighting, where: str) -> NDArray[Any]:

@@ -15,18 +15,20 @@ from logitstore.errors import StoreError
 
 FORMAT_NAME = "logitstore"
 #: version of everything in a store's folder: this layout, the manifest, the index and the blobs
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 MANIFEST = "manifest.json"
 SEALED = "sealed.json"
 INDEX = "index.parquet"
 PLAN = "plan.parquet"
+TABLE = "frequencies.bin"
+PILOT = "pilot.parquet"
 GROUP = "zarr.json"
 ARRAY = "sequences"
 COMMITS = "commits"
 ATTEMPTS = "attempts"
 #: what only an unfinished store needs
-SCAFFOLDING = (PLAN, COMMITS, ATTEMPTS)
+SCAFFOLDING = (PLAN, PILOT, COMMITS, ATTEMPTS)
 
 
 def shard_name(unit: int) -> str:

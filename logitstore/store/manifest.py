@@ -17,7 +17,7 @@ MAX_VOCAB_SIZE = 1 << 20
 
 #: fields that say where or when, and cannot change a byte of any sequence
 _INFORMATION = ("created", "versions", "teacher.id", "teacher.gguf_file", "teacher.device")
-_PACKAGES = ("logitstore", "torch", "numpy", "zarr", "pcodec", "pyarrow", "transformers", "tokenizers", "gguf")
+_PACKAGES = ("logitstore", "torch", "numpy", "zarr", "pcodec", "numba", "pyarrow", "transformers", "tokenizers", "gguf")
 
 
 def new_manifest(*, vocab_size: int, sampler: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def read_manifest(root: Path) -> dict[str, Any]:
     """Return the manifest of a finished or unfinished store.
 
     Raises:
-        StoreError: kind "not-a-store", "newer-format" or "damaged".
+        StoreError: kind "not-a-store", "newer-format", "unsupported-format" or "damaged".
     """
     path = root / MANIFEST
     if not path.is_file():
@@ -74,6 +74,12 @@ def read_manifest(root: Path) -> dict[str, Any]:
             f"{root} has format version {found_version}; this logitstore reads up to {FORMAT_VERSION}. "
             "Update logitstore (pip install -U logitstore).",
             kind="newer-format",
+        )
+    if found_version < FORMAT_VERSION:
+        raise StoreError(
+            f"{root} has format version {found_version}, which no release wrote and this one does not read. Build the "
+            "store anew.",
+            kind="unsupported-format",
         )
     return manifest
 

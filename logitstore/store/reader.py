@@ -21,6 +21,7 @@ from logitstore import codec
 from logitstore.errors import StoreError
 from logitstore.store import layout, manifest
 from logitstore.store.convert import Weighting, to_targets
+from logitstore.store.frequency_table import read_store_table
 from logitstore.store.index import Index, read_index
 from logitstore.store.shard import ShardReader
 from logitstore.targets import SparseTargets
@@ -60,7 +61,7 @@ class Store:
         sealed = manifest.read_sealed(path)
         check_file(path / layout.MANIFEST, sealed.get("manifest_sha256"))
         self.manifest["sealed"] = sealed
-        self._weighting = Weighting.of(self.manifest["sampler"], self.manifest["teacher_temperature"])
+        self._weighting = Weighting.of(self.manifest)
         self._per_shard: int = self.manifest["sequences_per_shard"]
         self._shards: OrderedDict[int, ShardReader] = OrderedDict()
 
@@ -68,6 +69,11 @@ class Store:
     def _index(self) -> Index:
         check_file(self.path / layout.INDEX, self.manifest["sealed"]["index_sha256"])
         return read_index(self.path / layout.INDEX)
+
+    @cached_property
+    def table(self) -> codec.FrequencyTable:
+        """The frequency table, which all sequences were encoded with."""
+        return read_store_table(self.path, self.manifest["sealed"]["table_sha256"])
 
     @cached_property
     def manifest_sha256(self) -> str:
@@ -102,13 +108,17 @@ class Store:
         place = index + len(self) if index < 0 else index
         if not 0 <= place < len(self):
             raise IndexError(f"sequence {index} was asked for; the store has {len(self)}")
-        blob = self.read_blob(place)
-        try:
-            arrays = codec.decode(blob)
-        except StoreError as error:
-            raise StoreError(f"sequence {place}: {error}", kind=error.kind) from None
+        arrays = self.read_arrays(place)
         starts = torch.from_numpy(self._index.document_starts(place).copy())
         return Sequence(place, torch.from_numpy(arrays.tokens), to_targets(arrays, self._weighting), starts)
+
+    def read_arrays(self, index: int) -> codec.SequenceArrays:
+        """Return what is stored of a sequence, index 0 or more, as plain arrays, all of it checked."""
+        blob = self.read_blob(index)
+        try:
+            return codec.decode(blob, self.table)
+        except StoreError as error:
+            raise StoreError(f"sequence {index}: {error}", kind=error.kind) from None
 
     def read_blob(self, index: int) -> bytes:
         """Return a sequence's blob as stored, after comparing its checksum with the index."""

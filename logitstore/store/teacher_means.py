@@ -56,7 +56,7 @@ def _read(store: Store, max_positions: int) -> dict[str, NDArray[np.float32]]:
     num_read = min(num_sequences, max(1, num_sequences * max_positions // num_tokens))
     columns: dict[str, list[NDArray[np.float32]]] = {name: [] for name in codec.STATISTICS}
     for index in (np.arange(num_read) * num_sequences // num_read).tolist():
-        arrays = codec.decode(store.read_blob(index))
+        arrays = store.read_arrays(index)
         has_target = arrays.counts > 0
         nothing = np.full(len(arrays.tokens), np.nan, dtype=np.float32)
         for name, parts in columns.items():

@@ -16,7 +16,15 @@ from logitstore.store.reader import Store, check_file, open_store
 from logitstore.store.writer import describe_blob
 from logitstore.targets import check_ids
 
-_TOP_LEVEL = {layout.MANIFEST, layout.SEALED, layout.INDEX, layout.GROUP, layout.ARRAY, *layout.SCAFFOLDING}
+_TOP_LEVEL = {
+    layout.MANIFEST,
+    layout.SEALED,
+    layout.INDEX,
+    layout.TABLE,
+    layout.GROUP,
+    layout.ARRAY,
+    *layout.SCAFFOLDING,
+}
 
 
 @dataclass(frozen=True)
@@ -59,8 +67,8 @@ def verify_store(path: str | Path, *, progress: Callable[[int, int], None] | Non
             raise
         return [Finding(error.kind, str(root), str(error))]
     findings = list(_check_files(store))
-    if any(finding.where == layout.INDEX for finding in findings):
-        return findings
+    if any(finding.where in (layout.INDEX, layout.TABLE) for finding in findings):
+        return findings  # no sequence can be read
     return findings + list(_check_sequences(store, progress or (lambda done, total: None)))
 
 
@@ -72,6 +80,10 @@ def _check_files(store: Store) -> Iterator[Finding]:
             check_file(store.path / name, sha256)
         except StoreError as error:
             yield Finding("missing-shard" if error.kind == "damaged" else error.kind, name, str(error))
+    try:
+        store.table  # noqa: B018 - it is read, and checked, here
+    except StoreError as error:
+        yield Finding(error.kind, layout.TABLE, str(error))
     for name in (layout.GROUP, f"{layout.ARRAY}/{layout.GROUP}"):
         if not (store.path / name).is_file():
             yield Finding("damaged", name, f"{name} is missing; zarr-python cannot open the store without it.")
@@ -90,7 +102,7 @@ def _check_sequences(store: Store, progress: Callable[[int, int], None]) -> Iter
         text = f"the index has {len(rows)} rows, the seal says {len(store)}."
         yield Finding("damaged", layout.INDEX, text)
         return
-    weighting = Weighting.of(store.manifest["sampler"], store.manifest["teacher_temperature"])
+    weighting = Weighting.of(store.manifest)
     for index, row in enumerate(rows):
         try:
             _check_sequence(store, index, row, weighting)
@@ -101,7 +113,8 @@ def _check_sequences(store: Store, progress: Callable[[int, int], None]) -> Iter
 
 def _check_sequence(store: Store, index: int, row: dict[str, Any], weighting: Weighting) -> None:
     blob = store.read_blob(index)
-    arrays = codec.decode(blob)
+    arrays = codec.decode(blob, store.table)
+    codec.check_sequence(arrays)
     found = describe_blob(index, blob, arrays)
     differing = [name for name, value in found.items() if row[name] not in (None, value)]
     if differing:
@@ -112,7 +125,7 @@ def _check_sequence(store: Store, index: int, row: dict[str, Any], weighting: We
         raise StoreError(f"sequence {index} has tokens outside of the vocabulary.", kind="id-out-of-range")
     targets = to_targets(arrays, weighting)
     check_ids(targets.ids, store.manifest["vocab_size"], what=f"sequence {index}")
-    check_sums(targets, weighting, f"sequence {index}")
+    check_sums(targets, weighting, f"sequence {index}", stored=True)
 
 
 def _short(value: Any) -> Any:

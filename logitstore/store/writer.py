@@ -12,17 +12,16 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from logitstore import codec
 from logitstore.errors import InvalidInput, StoreError
 from logitstore.store import layout, manifest
 from logitstore.store.convert import Weighting, to_arrays
+from logitstore.store.frequency_table import read_store_table
 from logitstore.store.index import Rows, read_commit, write_index
 from logitstore.store.shard import ShardFile, ShardReader, ShardWriter, array_metadata
-from logitstore.targets import Sampler, SparseTargets
-
-_SEQUENCES_PER_SHARD = 256
+from logitstore.targets import SparseTargets
 
 
 class UnitWriter:
@@ -31,9 +30,9 @@ class UnitWriter:
     Used as a context; without `commit` nothing of it stays.
     """
 
-    def __init__(self, root: Path, unit: int, stored: Mapping[str, Any]) -> None:
-        self._root, self._unit, self._manifest = root, unit, stored
-        self._weighting = Weighting.of(stored["sampler"], stored["teacher_temperature"])
+    def __init__(self, root: Path, unit: int, stored: Mapping[str, Any], table: codec.FrequencyTable) -> None:
+        self._root, self._unit, self._manifest, self._table = root, unit, stored, table
+        self._weighting = Weighting.of(stored)
         self._first = unit * stored["sequences_per_shard"]
         self._shard = ShardWriter(root, stored["sequences_per_shard"])
         self._rows = Rows()
@@ -41,17 +40,29 @@ class UnitWriter:
 
     def append(self, tokens: NDArray[np.int32], targets: SparseTargets, document_starts: NDArray[np.int32]) -> None:
         """Add the next sequence: tokens [S], targets of S positions."""
-        index = self._first + self.num_sequences
-        arrays = to_arrays(tokens, targets, self._weighting, self._manifest["vocab_size"], f"sequence {index}")
+        where = f"sequence {self._first + self.num_sequences}"
+        arrays = to_arrays(tokens, targets, self._weighting, self._manifest["vocab_size"], where)
+        self.append_arrays(arrays, document_starts)
+
+    def append_arrays(self, arrays: codec.SequenceArrays, document_starts: NDArray[np.int32]) -> None:
+        """Add the next sequence, converted already."""
         try:
-            blob = codec.encode(arrays)
+            blob = codec.encode(arrays, self._table)
         except InvalidInput as error:
-            raise InvalidInput(f"sequence {index}: {error}", kind=error.kind) from None
-        self._rows.append(**describe_blob(index, blob, arrays), document_starts=document_starts.tolist())
+            raise InvalidInput(f"sequence {self._first + self.num_sequences}: {error}", kind=error.kind) from None
+        self._append(blob, arrays, document_starts)
+
+    def append_blob(self, blob: bytes, document_starts: NDArray[np.int32]) -> None:
+        """Add the next sequence, encoded already."""
+        self._append(blob, codec.decode(blob, self._table), document_starts)
+
+    def _append(self, blob: bytes, arrays: codec.SequenceArrays, document_starts: NDArray[np.int32]) -> None:
+        row = describe_blob(self._first + self.num_sequences, blob, arrays)
+        self._rows.append(**row, document_starts=document_starts.tolist())
         self._shard.append(blob)
         self.num_sequences += 1
-        self.num_positions += self._rows.columns["positions"][-1]
-        self.num_entries += targets.num_entries
+        self.num_positions += row["positions"]
+        self.num_entries += row["entries"]
         self.num_bytes += len(blob)
 
     def commit(self) -> None:
@@ -88,7 +99,7 @@ class UnitWriter:
         reader = ShardReader(target, self._manifest["sequences_per_shard"])
         for place, starts in enumerate(self._rows.columns["document_starts"]):
             blob = reader.read(place)
-            found = describe_blob(self._first + place, blob, codec.decode(blob))
+            found = describe_blob(self._first + place, blob, codec.decode(blob, self._table))
             rows.append(**found, document_starts=starts)
         if rows.columns["tokens_sha256"] != self._rows.columns["tokens_sha256"]:
             text = f"{target} is there already and holds other tokens than unit {self._unit} of this build."
@@ -156,134 +167,12 @@ def seal_store(root: Path, stored: Mapping[str, Any], num_units: int) -> None:
         "format_version": stored["format_version"],
         "manifest_sha256": layout.file_sha256(root / layout.MANIFEST),
         "index_sha256": layout.file_sha256(root / layout.INDEX),
+        "table_sha256": read_store_table(root).sha256,
         "totals": totals,
         "shards": [{name: shard[name] for name in ("shard", "bytes", "sha256")} for shard in shards],
     }
     layout.publish_bytes(root, layout.SEALED, manifest.sealed_bytes(sealed))
     layout.remove_scaffolding(root)
-
-
-def _narrow(ids: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
-    """Return ids as int32; what does not fit becomes -1, which no vocabulary has."""
-    fits = (ids >= 0) & (ids < manifest.MAX_VOCAB_SIZE)
-    return np.where(fits, ids, -1).astype(np.int32)
-
-
-class StoreWriter:
-    """Writes a store sequence by sequence, in order; see `create_store`."""
-
-    def __init__(self, root: Path, stored: dict[str, Any]) -> None:
-        self.path, self.manifest = root, stored
-        self._per_shard: int = stored["sequences_per_shard"]
-        self._unit: UnitWriter | None = None
-        done = committed_units(root)
-        if done != list(range(len(done))):
-            raise StoreError(f"{root} has gaps between its committed units {done}; build it anew.", kind="damaged")
-        self._units = len(done)
-        #: sequences that are in the store; after a resume, the number to go on with
-        self.num_sequences = sum(read_commit(root / layout.commit_name(unit))[0].num_rows for unit in done)
-        if self.num_sequences != self._units * self._per_shard:
-            raise StoreError(f"the last shard of {root} is a short one: nothing can follow it.", kind="damaged")
-
-    def append(self, tokens: ArrayLike, targets: SparseTargets, *, document_starts: ArrayLike = ()) -> None:
-        """Add the next sequence.
-
-        Args:
-            tokens: token ids, [S], S >= 1, each below the store's vocabulary.
-            targets: of S positions; position t is the teacher's distribution after tokens[0..t]. A position without
-                entries is masked.
-            document_starts: ascending offsets into `tokens` at which documents begin.
-
-        Raises:
-            InvalidInput: anything that does not fit; the sequence is not added, and the writer can go on.
-            StoreError: kind "disk-full" or "unwritable".
-        """
-        ids = np.asarray(tokens)
-        if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
-            raise InvalidInput(f"tokens are {ids.dtype} with shape {ids.shape}; whole numbers [S] were wanted.")
-        if self._unit is None:
-            self._unit = UnitWriter(self.path, self._units, self.manifest)
-        starts = np.asarray(document_starts, dtype=np.int32).reshape(-1)
-        self._unit.append(_narrow(ids), targets, starts)
-        self.num_sequences += 1
-        if self._unit.num_sequences == self._per_shard:
-            self._commit()
-
-    def _commit(self) -> None:
-        if self._unit is not None:
-            with self._unit as unit:
-                unit.commit()
-            self._unit, self._units = None, self._units + 1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
-            if self._unit is not None:
-                self._unit.__exit__(kind, error, trace)
-            return
-        if self.num_sequences == 0:
-            raise InvalidInput(f"nothing was appended to {self.path}; a store holds at least one sequence.")
-        self._commit()
-        seal_store(self.path, self.manifest, self._units)
-
-
-def create_store(
-    path: str | Path,
-    *,
-    vocab_size: int,
-    sampler: Sampler | Mapping[str, Any],
-    teacher_temperature: float = 1.0,
-    sequences_per_shard: int = _SEQUENCES_PER_SHARD,
-    resume: bool = False,
-    **provenance: Any,
-) -> StoreWriter:
-    """Return a writer for a new store, for those who run the teacher themselves.
-
-    Use it as a context: the store is sealed on a clean exit only. After an error what was committed (whole shards)
-    stays; call again with `resume=True` and go on with sequence `writer.num_sequences`.
-
-    Args:
-        path: folder to make.
-        vocab_size: V, columns of the teacher's logits, up to 2^20.
-        sampler: what made the targets (its `to_dict` is recorded and says how weights are stored).
-        teacher_temperature: temperature the logits were divided by before sampling.
-        sequences_per_shard: sequences of a shard, which is what is committed at a time.
-        resume: go on with an unfinished store of equal settings; make it where it is absent.
-        provenance: further JSON fields of the manifest; `tokenizer_sha256`, `bos_id`, `eod_id`, `seed`, `teacher` and
-            `data` have a meaning to readers.
-
-    Raises:
-        InvalidInput: an argument out of range.
-        StoreError: kind "exists", "settings-differ", "unwritable".
-    """
-    if sequences_per_shard < 1:
-        raise InvalidInput(f"sequences_per_shard is {sequences_per_shard}; at least 1 was wanted.")
-    config = sampler if isinstance(sampler, Mapping) else sampler.to_dict()
-    known = {"tokenizer_sha256": None, "bos_id": None, "eod_id": None} | provenance
-    wanted = manifest.new_manifest(
-        vocab_size=vocab_size,
-        sampler=config,
-        teacher_temperature=teacher_temperature,
-        sequences_per_shard=sequences_per_shard,
-        **known,
-    )
-    Weighting.of(config, teacher_temperature)
-    root = Path(path)
-    if resume and (root / layout.MANIFEST).exists():
-        stored = manifest.read_manifest(root)
-        manifest.check_same_settings(root, stored, wanted)
-        if (root / layout.SEALED).exists():
-            raise StoreError(f"{root} is complete; nothing can be added to it.", kind="exists")
-        return StoreWriter(root, stored)
-    refuse_existing(root)
-    with layout.disk_errors(root):
-        root.mkdir(parents=True, exist_ok=True)
-        layout.publish_bytes(root, layout.MANIFEST, manifest.to_bytes(wanted))
-    return StoreWriter(root, wanted)
 
 
 def refuse_existing(root: Path) -> None:

@@ -59,7 +59,8 @@ def test_a_probe_of_everything_tells_what_the_store_has(tmp_path, text, sampler)
     built = store_statistics(tmp_path / "s")
     assert row.entries_per_position == pytest.approx(built["entries_per_position"], rel=1e-12)
     for part in ("entries", "tokens"):
-        assert row.bytes_per_position_split[part] == pytest.approx(built["bytes_per_position_split"][part], rel=1e-12)
+        # the build's frequency table is fitted to an eighth of the corpus, the estimate's to halves and to all of it
+        assert row.bytes_per_position_split[part] == pytest.approx(built["bytes_per_position_split"][part], rel=0.05)
     # what is left out is what a store has once: manifests, Zarr metadata, the index file's own frame
     assert 0 < built["bytes_total"] - row.total_bytes < 20_000
 

@@ -156,8 +156,8 @@ def test_ctrl_c_exits_130_and_leaves_what_is_committed(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", SLOW_BUILD, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    # 20 calls of the projection's trial, 40 of the first unit; the next one comes after its commit
-    for _ in range(65):
+    # 51 calls of the pilot, 35 of the rest of the first unit; the next one comes after its commit
+    for _ in range(92):
         assert process.stdout.readline() == "step\n"
     os.kill(process.pid, signal.SIGINT)
     begin = time.monotonic()

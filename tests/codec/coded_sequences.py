@@ -138,3 +138,18 @@ def assert_keeps_the_rules(arrays, vocab_size=VOCAB_SIZE):
         assert all(np.isfinite(own))
         start, first_value = start + count, first_value + head
     assert all(len(statistic) == len(counts) for statistic in arrays.statistics.values())
+
+
+def assert_same(found, wanted, *, values=True):
+    """Every array has the same dtype and the same bits."""
+    assert (found.form, found.scale) == (wanted.form, wanted.scale)
+    assert set(found.statistics) == set(wanted.statistics)
+    pairs = [(getattr(found, name), getattr(wanted, name)) for name in ("tokens", "counts", "ids")]
+    pairs += [(found.statistics[name], wanted.statistics[name]) for name in wanted.statistics]
+    pairs += [(found.values, wanted.values)] if values else []
+    assert (found.head_counts is None) == (wanted.head_counts is None)
+    if wanted.head_counts is not None:
+        pairs.append((found.head_counts, wanted.head_counts))
+    for a, b in pairs:
+        assert a.dtype == b.dtype
+        assert a.tobytes() == b.tobytes()

@@ -1,4 +1,4 @@
-"""Taking blobs of format 2 apart and putting them together again, from FORMAT-2.md alone."""
+"""Taking blobs of format 2 apart and putting them together again, from FORMAT.md alone."""
 
 import struct
 

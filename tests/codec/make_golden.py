@@ -1,7 +1,8 @@
-"""Write the golden blobs of the present format version: `python -m tests.codec.make_golden`, by hand, once a version.
+"""Write the golden blobs of format 2: `python -m tests.codec.make_golden`, by hand, once.
 
-Each case is a blob, `v<version>-<case>.bin`, and what it holds, `v<version>-<case>.json`; floats stand there by their
-bits. A file that exists is never written again: old blobs must stay readable.
+Each case is a blob, `<case>.bin`, the frequency table it was written with, `<case>.table`, and what it holds,
+`<case>.json`; floats stand there by their bits. A file that exists is never written again: old blobs must stay
+readable.
 """
 
 import json
@@ -10,47 +11,63 @@ from pathlib import Path
 import numpy as np
 import pcodec
 
-from logitstore.codec import FORMAT_VERSION, STATISTICS, SequenceArrays, WeightForm, encode
-from tests.codec.sequence_arrays import LAST_ID, build
+from logitstore.codec.arrays import STATISTICS, SequenceArrays, WeightForm
+from logitstore.codec.coding import encode
+from logitstore.codec.table import FrequencyTable
+from tests.codec.coded_sequences import build, split_evenly
 
-FOLDER = Path(__file__).parent / "golden"
+FOLDER = Path(__file__).parent / "golden" / "format-2"
+
+_VOCAB_SIZE = 5003
 
 
-def golden_cases():
+def golden_arrays():
     """Fixed arrays, without a random generator whose stream may change."""
     positions = [([], [])] + [
-        ([(7 * t) % 50, 100 + t], [(t * t + 31 * k * k) % 3000 + 3000 * (k + 1) for k in range(t % 7)])
-        for t in range(1, 300)
+        (
+            [i for i in ((7 * t) % 50, 100 + t) if t % 4],
+            [(t * t + 31 * k * k) % 600 + 600 * (k + 1) for k in range(t % 7)],
+        )
+        for t in range(1, 200)
     ]
-    num_entries = sum(len(head) + len(tail) for head, tail in positions)
-    position, entry = np.arange(len(positions)), np.arange(num_entries)
+    sizes = [len(head) + len(tail) for head, tail in positions]
+    position, entry = np.arange(len(positions)), np.arange(sum(sizes))
     statistics = {name: np.sqrt(position * (i + 1)).astype(np.float32) for i, name in enumerate(STATISTICS)}
-    tokens = position * position % 1000
-    small = [([3, 9], [LAST_ID]), ([], []), ([0], [])]
+    # every other token is an entry of the position before
+    tokens = [0] + [100 + t if t % 2 else (t * t) % 600 + 600 for t in range(1, len(positions))]
+    numerators = [n for head, tail in positions if head for n in split_evenly(40 if tail else 64, len(head))]
+    counts = [n for size in sizes if size for n in split_evenly(50, size)]
+    small = [([3, 9], [_VOCAB_SIZE - 1]), ([], []), ([0], [])]
     return {
-        "small-counts": build(WeightForm.COUNTS, small, [30, 19, 1, 50], tokens=[2, 70_000, 2], scale=50),
+        "small-counts": build(WeightForm.COUNTS, small, [30, 19, 1, 50], tokens=[2, 9, 4000]),
         "small-head-grid": build(
             WeightForm.HEAD_GRID,
             small,
             [40, 20, 64],
-            tokens=[2, 7, LAST_ID],
-            scale=64,
+            tokens=[2, _VOCAB_SIZE - 1, 7],
             statistics={"entropy": np.array([0.5, np.nan, 0.0], np.float32)},
         ),
-        "counts": build(
-            WeightForm.COUNTS, positions, 1 + entry % 13 % 5, tokens=tokens, scale=50, statistics=statistics
-        ),
+        "counts": build(WeightForm.COUNTS, positions, counts, tokens=tokens, statistics=statistics),
         "probabilities": build(WeightForm.PROBABILITIES, positions, 1 / (1 + entry), tokens=tokens),
         "float32": build(WeightForm.FLOAT32, positions, (entry - 700.0) / (1 + entry % 17), tokens=tokens),
         "head-grid": build(
             WeightForm.HEAD_GRID,
             positions,
-            np.repeat(1 + position % 32, [len(head) for head, _ in positions]),
+            numerators,
             tokens=tokens,
-            scale=64,
             statistics={"entropy": statistics["entropy"]},
         ),
         "no-tokens": build(WeightForm.FLOAT32, [], []),
+    }
+
+
+def golden_tables(arrays):
+    """A table for each case, fitted to the case itself; the small ones have seen nothing."""
+    return {
+        name: FrequencyTable.fit(
+            [] if name.startswith("small") else [case], vocab_size=_VOCAB_SIZE, form=case.form, scale=case.scale
+        )
+        for name, case in arrays.items()
     }
 
 
@@ -59,7 +76,6 @@ def to_json(arrays):
         return array.view(np.uint32).tolist() if array.dtype == np.float32 else array.tolist()
 
     return {
-        "pcodec": pcodec.__version__,
         "form": arrays.form.name,
         "scale": arrays.scale,
         "tokens": arrays.tokens.tolist(),
@@ -89,14 +105,16 @@ def from_json(case):
 def write_golden(folder=FOLDER):
     """Write every case into `folder`; raises FileExistsError, before writing anything, where one is there."""
     files = {}
-    for name, arrays in golden_cases().items():
-        files[folder / f"v{FORMAT_VERSION}-{name}.bin"] = encode(arrays)
-        text = json.dumps(to_json(arrays), separators=(",", ":"))
-        files[folder / f"v{FORMAT_VERSION}-{name}.json"] = (text + "\n").encode()
+    arrays = golden_arrays()
+    for name, table in golden_tables(arrays).items():
+        files[folder / f"{name}.table"] = table.to_bytes()
+        files[folder / f"{name}.bin"] = encode(arrays[name], table)
+        stored = {"pcodec": pcodec.__version__} | to_json(arrays[name])
+        files[folder / f"{name}.json"] = (json.dumps(stored, separators=(",", ":")) + "\n").encode()
     for path in files:
         if path.exists():
             raise FileExistsError(f"{path} is there already; golden blobs are written once and never change")
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for path, content in files.items():
         path.write_bytes(content)
 

@@ -12,8 +12,7 @@ from logitstore.codec.arrays import WeightForm
 from logitstore.codec.body import LANES
 from logitstore.codec.sorting import order_by_size, sort_segments
 from logitstore.errors import InvalidInput
-from tests.codec.coded_sequences import SCALES, random_sequence, sequences, table_for
-from tests.codec.sequence_arrays import assert_same
+from tests.codec.coded_sequences import SCALES, assert_same, random_sequence, sequences, table_for
 
 FORMS = list(WeightForm)
 

@@ -11,7 +11,7 @@ from logitstore.codec.table import FrequencyTable
 from logitstore.errors import StoreError
 from tests.codec.coded_sequences import assert_keeps_the_rules, build, random_sequence, table_for
 from tests.codec.coded_surgery import put_together, seal, take_apart
-from tests.codec.make_coded_golden import FOLDER
+from tests.codec.make_golden import FOLDER
 
 GOLDEN = ("small-counts", "small-head-grid", "no-tokens")
 FORMS = list(WeightForm)

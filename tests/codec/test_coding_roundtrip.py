@@ -11,13 +11,13 @@ from tests.codec.coded_sequences import (
     SCALES,
     VOCAB_SIZE,
     assert_keeps_the_rules,
+    assert_same,
     build,
     random_sequence,
     sequences,
     split_evenly,
     table_for,
 )
-from tests.codec.sequence_arrays import assert_same
 
 FORMS = list(WeightForm)
 EXACT_FORMS = [form for form in FORMS if form != WeightForm.PROBABILITIES]

@@ -12,8 +12,7 @@ from logitstore.codec.arrays import WeightForm
 from logitstore.codec.coding import decode, encode
 from logitstore.codec.table import MAX_LISTED_IDS, MAX_TABLE_BYTES, FrequencyTable
 from logitstore.errors import InvalidInput, StoreError
-from tests.codec.coded_sequences import LARGEST_VOCABULARY, VOCAB_SIZE, build, random_sequence, table_for
-from tests.codec.sequence_arrays import assert_same
+from tests.codec.coded_sequences import LARGEST_VOCABULARY, VOCAB_SIZE, assert_same, build, random_sequence, table_for
 
 FORMS = list(WeightForm)
 #: of a table's file, before its compressed content

@@ -7,6 +7,7 @@ import torch
 from logitstore.errors import InvalidInput, StoreError
 from logitstore.samplers import RandomSampling, TopK
 from logitstore.store import create_store, open_store, verify_store
+from logitstore.store.frequency_table import fit_table, publish_table
 from logitstore.store.manifest import read_manifest
 from logitstore.store.writer import UnitWriter
 from logitstore.targets import SparseTargets
@@ -38,9 +39,34 @@ def test_a_newer_format_is_refused_by_name(tmp_path):
     path = tmp_path / "s" / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 99}))
     error = refused(
-        "newer-format", open_store, tmp_path / "s", match="format version 99; this logitstore reads up to 1"
+        "newer-format", open_store, tmp_path / "s", match="format version 99; this logitstore reads up to 2"
     )
     assert error.exit_code == 2
+
+
+def test_a_format_that_no_release_wrote_is_refused_by_name(tmp_path):
+    make_store(tmp_path / "s", lengths=[3])
+    path = tmp_path / "s" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 1}))
+    for function in (open_store, verify_store):
+        error = refused("unsupported-format", function, tmp_path / "s", match="format version 1, which no release")
+        assert error.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda path, other: path.unlink(), "missing-table"),
+        (lambda path, other: path.write_bytes(other.read_bytes()), "wrong-table"),
+        (lambda path, other: path.write_bytes(path.read_bytes()[:-1]), "corrupt-table"),
+    ],
+)
+def test_a_frequency_table_that_is_not_the_stores_is_refused(tmp_path, change, kind):
+    make_store(tmp_path / "s", lengths=[3] * 5)
+    make_store(tmp_path / "other", lengths=[9] * 5, seed=1)
+    change(tmp_path / "s" / "frequencies.bin", tmp_path / "other" / "frequencies.bin")
+    refused(kind, open_store(tmp_path / "s").__getitem__, 0, match=r"frequencies\.bin")
+    assert [(f.kind, f.where) for f in verify_store(tmp_path / "s")] == [(kind, "frequencies.bin")]
 
 
 def test_an_existing_path_is_refused_and_left_alone(tmp_path):
@@ -101,7 +127,9 @@ def test_top_k_weights_above_one_are_refused(tmp_path):
         writer.append([1], sparse([1, 2], [0.6, 0.6], offsets=(0, 2)))
 
 
-@pytest.mark.parametrize("name", ["sequences/c/0", "sequences/c/1", "index.parquet", "manifest.json"])
+@pytest.mark.parametrize(
+    "name", ["sequences/c/0", "sequences/c/1", "index.parquet", "manifest.json", "frequencies.bin"]
+)
 def test_a_missing_file_is_an_error_never_zeros(tmp_path, name):
     make_store(tmp_path / "s", lengths=[3] * 5, sequences_per_shard=3)
     (tmp_path / "s" / name).unlink()
@@ -123,7 +151,7 @@ def test_swapped_shards_are_noticed(tmp_path):
 def test_a_flipped_bit_or_a_cut_anywhere_is_found_by_verify(tmp_path):
     make_store(tmp_path / "s", lengths=[3, 4], sequences_per_shard=2)
     files = [path for path in sorted((tmp_path / "s").rglob("*")) if path.is_file() and path.name != "zarr.json"]
-    assert len(files) == 4
+    assert len(files) == 5
     for path in files:
         data = path.read_bytes()
         for place in range(0, len(data), max(1, len(data) // 25)):
@@ -181,7 +209,7 @@ def test_what_a_store_would_not_keep_is_refused(tmp_path, more):
 def half_written(path, seed):
     """Write a store of one shard up to the shard, without its commit record."""
     tokens, targets = random_targets([3, 4], seed=seed)
-    unit = UnitWriter(path, 0, read_manifest(path))
+    unit = UnitWriter(path, 0, read_manifest(path), publish_table(path, fit_table([], read_manifest(path))))
     with unit:
         for ids, part in zip(tokens, targets, strict=True):
             unit.append(ids, part, np.zeros(0, np.int32))
@@ -217,9 +245,10 @@ def test_a_second_commit_that_differs_is_reported_and_the_first_stays(tmp_path):
     options = {"vocab_size": 50, "sampler": RandomSampling(8), "sequences_per_shard": 2}
     create_store(tmp_path / "s", **options)
     manifest = read_manifest(tmp_path / "s")
+    table = fit_table([], manifest)
     tokens, targets = random_targets([3, 4])
     for settings in (manifest, manifest | {"seed": 5}):
-        with UnitWriter(tmp_path / "s", 0, settings) as unit:
+        with UnitWriter(tmp_path / "s", 0, settings, table) as unit:
             for ids, part in zip(tokens, targets, strict=True):
                 unit.append(ids, part, np.zeros(0, np.int32))
             if settings is manifest:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logitstore.codec import PROBABILITY_RELATIVE_ERROR
+from logitstore.codec import probability_error
 from logitstore.errors import InvalidInput, StoreError
 from logitstore.samplers import RandomSampling, Threshold, TopK, TopP
 from logitstore.store import create_store, open_store, store_statistics, verify_store
@@ -16,10 +16,14 @@ from logitstore.targets import SparseTargets
 from tests.support.stores import make_store, random_targets
 
 
+@pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("sampler", [RandomSampling(20), RandomSampling(9, 0.8), Threshold(9), TopK(7), TopP(0.8)])
-def test_what_was_appended_is_read_back(tmp_path, sampler):
-    tokens, targets = make_store(tmp_path / "s", sampler=sampler, lengths=[5, 1, 9, 30, 2], sequences_per_shard=2)
+def test_what_was_appended_is_read_back(tmp_path, sampler, bits):
+    lengths, options = [5, 1, 9, 30, 2], {"sequences_per_shard": 2, "probability_bits": bits}
+    tokens, targets = make_store(tmp_path / "s", sampler=sampler, lengths=lengths, **options)
     store = open_store(tmp_path / "s")
+    rounded = sampler.name in ("top-k", "top-p")
+    assert store.manifest.get("probability_bits") == (bits if rounded else None)
     assert len(store) == 5
     assert store.sequence_lengths.tolist() == [5, 1, 9, 30, 2]
     for index, sequence in enumerate(store):
@@ -28,8 +32,9 @@ def test_what_was_appended_is_read_back(tmp_path, sampler):
         found, wanted = sequence.targets, targets[index]
         assert torch.equal(found.offsets, wanted.offsets)
         assert torch.equal(found.ids, wanted.ids)
-        tolerance = PROBABILITY_RELATIVE_ERROR * 1.001 if sampler.name in ("top-k", "top-p") else 0.0
-        assert torch.allclose(found.weights, wanted.weights, rtol=tolerance, atol=0)
+        errors = (found.weights.double() - wanted.weights.double()).abs().tolist()
+        allowed = [probability_error(p, 2**bits - 1) if rounded else 0 for p in wanted.weights.tolist()]
+        assert all(error <= bound for error, bound in zip(errors, allowed, strict=True))
         assert (found.sampler, found.teacher_temperature) == (sampler.name, 1.0)
 
 
@@ -145,7 +150,7 @@ def test_a_store_pickles_and_negative_indices_count_from_the_end(tmp_path):
 def test_a_sealed_store_holds_no_scaffolding(tmp_path):
     make_store(tmp_path / "s", lengths=[2, 3])
     names = {path.name for path in (tmp_path / "s").iterdir()}
-    assert names == {"manifest.json", "sealed.json", "index.parquet", "zarr.json", "sequences"}
+    assert names == {"manifest.json", "sealed.json", "index.parquet", "frequencies.bin", "zarr.json", "sequences"}
 
 
 def test_an_error_leaves_committed_shards_and_resume_goes_on(tmp_path):

@@ -8,10 +8,8 @@ from logitstore.codec.coding import decode, encode
 from logitstore.codec.front import read_header
 from logitstore.codec.probability_codes import probability_error
 from logitstore.codec.table import FrequencyTable
-from tests.codec.coded_sequences import assert_keeps_the_rules
-from tests.codec.make_coded_golden import FOLDER, golden_arrays, write_golden
-from tests.codec.make_golden import from_json
-from tests.codec.sequence_arrays import assert_same
+from tests.codec.coded_sequences import assert_keeps_the_rules, assert_same
+from tests.codec.make_golden import FOLDER, from_json, golden_arrays, write_golden
 
 CASES = sorted(path.stem for path in FOLDER.glob("*.bin"))
 
