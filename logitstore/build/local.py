@@ -12,7 +12,7 @@ from logitstore.build.options import DEFAULT_SAMPLER, BuildOptions, Tokenizer, s
 from logitstore.build.pilot import run_pilot
 from logitstore.build.plan import Plan, make_plan
 from logitstore.build.sampling import TargetMaker
-from logitstore.build.staging import Packing, Staged, publish_store, stage_data, staging_folder
+from logitstore.build.staging import Packing, Staged, stage_data
 from logitstore.build.teacher_source import inspect_source, load_source, masked_columns, packing_of
 from logitstore.build.unit import Begun, run_unit
 from logitstore.progress import Progress
@@ -22,6 +22,7 @@ from logitstore.store.convert import PROBABILITY_BITS, probability_fields
 from logitstore.store.layout import MANIFEST, PLAN, SEALED, publish_bytes, remove_scaffolding
 from logitstore.store.manifest import check_same_settings, new_manifest, read_manifest, to_bytes
 from logitstore.store.plan_file import read_plan
+from logitstore.store.staging import publish_folder, staging_folder
 from logitstore.store.writer import UnitWriter, committed_units, refuse_existing, seal_store
 from logitstore.targets import Sampler
 from logitstore.teachers import Teacher
@@ -150,7 +151,7 @@ def run_build(root: Path, chosen: BuildOptions) -> Store:
         else:
             run_pilot(chosen, root, folder, manifest, maker, staged)
             publish_bytes(folder, MANIFEST, to_bytes(manifest))
-            publish_store(folder, root)
+            publish_folder(folder, root)
     if not (root / SEALED).exists():
         _run_units(chosen, Begun.at(root, plan, manifest), maker, staged.totals.tokens)
         seal_store(root, manifest, plan.num_units)

@@ -1,14 +1,9 @@
-"""Pass 0: the data is read, tokenised, packed and planned in a folder beside the store, which appears only when whole."""
+"""Pass 0: the data is read, tokenised, packed and planned in a folder beside the store."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
-import shutil
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +14,8 @@ from numpy.typing import NDArray
 from logitstore.build.documents import DocumentReader
 from logitstore.build.packing import PackedSequence, pack_documents
 from logitstore.build.tokenize import Encode, encode_documents
-from logitstore.errors import StoreError
 from logitstore.progress import Progress
-from logitstore.store.layout import PLAN, disk_errors, sync_folder
+from logitstore.store.layout import PLAN
 from logitstore.store.plan_file import PlanTotals, write_plan
 
 
@@ -53,18 +47,6 @@ class Staged:
     longest: int
     tokens_sha256: str
     empty_documents: int
-
-
-@contextmanager
-def staging_folder(root: Path) -> Iterator[Path]:
-    """Make a hidden folder beside `root`; it goes away at the end, unless it became `root`."""
-    folder = root.absolute().parent / f".{root.name}.staging-{uuid.uuid4().hex[:8]}"
-    with disk_errors(folder):
-        folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def stage_data(
@@ -107,22 +89,6 @@ def stage_data(
     data = [file.to_dict() for file in reader.files]
     empty = sum(file.empty_documents for file in reader.files)
     return Staged(data, totals, counter.longest, counter.hash.hexdigest(), empty)
-
-
-def publish_store(folder: Path, root: Path) -> None:
-    """Let the staged folder become the store.
-
-    Raises:
-        StoreError: kind "exists", where another build was quicker.
-    """
-    sync_folder(folder)
-    try:
-        os.rename(folder, root)
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            raise StoreError(f"{root} exists by now: another build was quicker.", kind="exists") from None
-        raise StoreError(f"{root} cannot be made: {error.strerror}.", kind="unwritable") from error
-    sync_folder(root.absolute().parent)
 
 
 class _Counter:

@@ -13,7 +13,6 @@ from typing import Any
 
 from logitstore.build.pilot import pilot_indexes
 from logitstore.build.plan import Plan
-from logitstore.build.staging import publish_store, staging_folder
 from logitstore.codec import SequenceArrays
 from logitstore.errors import InvalidInput
 from logitstore.progress import Progress
@@ -24,6 +23,7 @@ from logitstore.store.convert import Weighting, to_arrays
 from logitstore.store.frequency_table import fit_table, publish_table, read_store_table
 from logitstore.store.layout import MANIFEST, SEALED, publish_bytes, remove_scaffolding
 from logitstore.store.manifest import check_same_settings, new_manifest, read_manifest, to_bytes
+from logitstore.store.staging import publish_folder, staging_folder
 from logitstore.store.writer import UnitWriter, committed_units, refuse_existing, seal_store
 from logitstore.targets import SparseTargets, concatenate_targets
 
@@ -148,7 +148,7 @@ def _begin(root: Path, thinning: Thinning, resume: bool) -> None:
     with staging_folder(root) as folder:
         publish_table(folder, fit_table(list(_pilot(thinning, manifest)), manifest))
         publish_bytes(folder, MANIFEST, to_bytes(manifest))
-        publish_store(folder, root)
+        publish_folder(folder, root)
 
 
 def _pilot(thinning: Thinning, manifest: dict[str, Any]) -> Iterator[SequenceArrays]:
