@@ -10,7 +10,7 @@ VENV36 ?= .venv-triton36
 BIN36 := $(VENV36)/bin
 QUIET := -W ignore::RuntimeWarning:triton.runtime.interpreter -W ignore::DeprecationWarning:triton.runtime.interpreter
 
-.PHONY: demo test check check-kernels format clean
+.PHONY: demo test check check-kernels fuzz format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/logitstore demo
@@ -28,6 +28,12 @@ check-kernels: $(VENV)/.dev $(VENV36)/.kernels
 	$(BIN)/python -m bench.check_kernels --table bench/results/kernels.md
 	$(BIN36)/python -m bench.check_kernels --table bench/results/kernels.md
 	TRITON_INTERPRET=1 $(BIN36)/python -m pytest -q $(QUIET) tests/triton_kernels/cases_*.py
+
+# coverage-guided fuzzing of the codec; a finding is left as crash-*
+FUZZ_SECONDS ?= 60
+
+fuzz: $(VENV)/.dev $(VENV)/.fuzz
+	$(BIN)/python -m tests.codec.fuzz_decode .fuzz-corpus -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=4096
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
@@ -47,6 +53,10 @@ $(VENV)/.dev: $(VENV)/.torch pyproject.toml
 	$(BIN)/python -m pip install --quiet -c constraints-dev.txt -e '.[dev]'
 	touch $@
 
+$(VENV)/.fuzz: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet atheris==3.0.0
+	touch $@
+
 $(VENV36)/.kernels: constraints-dev.txt
 	$(PYTHON) -m venv $(VENV36)
 	$(BIN36)/python -m pip install --quiet $(PIP_ARGS) "$$(grep '^torch==' constraints-dev.txt)"
@@ -54,4 +64,4 @@ $(VENV36)/.kernels: constraints-dev.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV36) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-out
+	rm -rf $(VENV) $(VENV36) .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz-corpus demo-out

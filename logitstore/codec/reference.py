@@ -77,15 +77,15 @@ class _Reader:
         with_heads = self._table.form == WeightForm.HEAD_GRID
         counts = np.array(self._numbers([contexts.COUNT] * num_tokens), np.int64)
         heads = np.array(self._numbers(contexts.head_count_contexts(counts)), np.int64) if with_heads else None
-        places = self._numbers(contexts.place_contexts(counts, heads))
-        if max(places, default=0) > (2 if with_heads else 1):
-            raise InvalidInput("a label is in a group that does not exist")
         if (
             counts.max(initial=0) > 65_535
             or counts.sum() != num_entries
             or (heads is not None and (heads > counts).any())
         ):
             raise InvalidInput(f"the positions do not have {num_entries} entries together")
+        places = self._numbers(contexts.place_contexts(counts, heads))
+        if max(places, default=0) > (2 if with_heads else 1):
+            raise InvalidInput("a label is in a group that does not exist")
         tokens = self._tokens(num_tokens)
         groups = counts if heads is None else np.stack([heads, counts - heads], axis=1).reshape(-1)
         ids = self._ids(groups.tolist(), places, tokens, 1 if heads is None else 2)
