@@ -14,7 +14,6 @@ from logitstore.codec.decoding import (
     BAD_VALUE,
     FLOAT32,
     HEAD_GRID,
-    NO_CELL,
     PROBABILITIES,
     REPEATED,
     RIGHT,
@@ -22,10 +21,14 @@ from logitstore.codec.decoding import (
     DecodingTables,
     Source,
     read,
+    read_ids,
 )
 from logitstore.codec.jit import compiled
-from logitstore.codec.rans import BIT, PADDING_WORDS, read_bits
-from logitstore.codec.sorting import order_by_size, sort_segments
+from logitstore.codec.sorting import LARGEST, NOTHING, sort_groups
+from logitstore.codec.vectors import AT_ONCE, copy_16, sum_16
+
+#: bytes of `DecodingTables.cell_rows` that a group has
+_ROWS = np.uint64((LARGEST + np.uint64(1)) * LARGEST)
 
 
 @compiled
@@ -41,8 +44,8 @@ def decode_entries(
 ) -> int:
     """Read the ids and the values of all entries; `shapes` are counts, heads and places of `decode_positions`."""
     counts, heads, _ = shapes
-    order, buckets = order_by_size(heads)
-    refusal = _decode_ids(source, tables, form == HEAD_GRID, shapes, (order, buckets), tokens, ids)
+    labels = np.empty(len(counts), np.int64)
+    refusal = _decode_ids(source, tables, 2 if form == HEAD_GRID else 1, shapes, tokens, ids, labels)
     if refusal or form == FLOAT32:
         return refusal
     by_position = np.empty(len(counts), np.uint8)
@@ -61,156 +64,120 @@ def decode_entries(
     else:
         for position in range(len(counts)):
             by_position[position] = VALUE + tables.size_classes[counts[position]]
-    filled = order[buckets[1] :]
-    return _decode_values(
-        source, tables, form != PROBABILITIES, scale, shapes, filled, (tokens, ids), by_position, values
-    )
+    return _decode_values(source, tables, form != PROBABILITIES, scale, (counts, heads, labels), by_position, values)
 
 
 @compiled
-def _decode_ids(source: Any, tables: Any, with_heads: Any, shapes: Any, first_order: Any, tokens: Any, ids: Any) -> int:
-    """Read the ids of all groups, ascending within each. An id in both groups of a position is not looked for."""
+def _decode_ids(source: Any, tables: Any, num_groups: Any, shapes: Any, tokens: Any, ids: Any, labels: Any) -> int:
+    """Read the ids of all groups, ascending within each; an id in both groups of a position is not looked for.
+
+    Put into `labels` where the label is in the first group of each position, -1 where it is not.
+    """
     counts, heads, places = shapes
-    tails = counts - heads
-    # where each group begins among the entries, and among the ids that are stored
-    starts, stored_starts = np.empty((2, len(counts)), np.int64), np.empty((2, len(counts)), np.int64)
-    entry = num = 0
+    # of each group: how many ids are stored, and the label that belongs to them
+    stored, others = np.empty((len(counts), num_groups), np.int64), np.empty((len(counts), num_groups), np.int32)
     for position in range(len(counts)):
-        starts[0, position], stored_starts[0, position] = entry, num
-        entry += heads[position]
-        num += heads[position] - (places[position] == 1)
-        starts[1, position], stored_starts[1, position] = entry, num
-        entry += tails[position]
-        num += tails[position] - (places[position] == 2)
-    plan = np.empty(num, np.uint8), np.empty(num, np.uint32)
-    second_order = order_by_size(tails) if with_heads else first_order
-    _plan_ids(tables, 0, heads, places, starts[0], stored_starts[0], first_order, plan)
-    if with_heads:
-        _plan_ids(tables, 1, tails, places, starts[1], stored_starts[1], second_order, plan)
-    for position in range(len(counts)):
-        if places[position] > 0:
-            ids[starts[places[position] - 1, position]] = tokens[position + 1]
-    refusal = _read_ids(source, tables, plan, ids)
+        # the last position has no label
+        label, place = tokens[min(position + 1, len(counts) - 1)], places[position]
+        stored[position, 0] = heads[position] - (place == 1)
+        others[position, 0] = label if place == 1 else NOTHING
+        if num_groups == 2:
+            stored[position, 1] = counts[position] - heads[position] - (place == 2)
+            others[position, 1] = label if place == 2 else NOTHING
+    num = stored.sum()
+    # what is read and written 16 at once may go beyond the end
+    keys = np.empty(num + AT_ONCE, np.int32)
+    contexts = _cell_contexts(tables.cell_rows, num_groups, stored.reshape(-1), num)
+    refusal = read_ids(source, tables, contexts, keys[:num])
     if refusal:
         return refusal
-    sort_segments(ids, starts[0], heads, first_order[0], first_order[1])
-    if with_heads:
-        sort_segments(ids, starts[1], tails, second_order[0], second_order[1])
-    return REPEATED if _has_repeated(ids, starts) else RIGHT
-
-
-@compiled
-def _plan_ids(
-    tables: Any, group: Any, sizes: Any, places: Any, starts: Any, stored_starts: Any, ordered: Any, plan: Any
-) -> None:
-    """Find the context of each stored id and the place among the entries where it belongs."""
-    order, buckets = ordered
-    contexts, places_in_ids = plan
-    by_left = tables.gap_contexts[group]
-    for nth in range(buckets[1], len(order)):
-        position = order[nth]
-        has_label = np.int64(places[position] == group + 1)
-        stored, num, entry = sizes[position] - has_label, stored_starts[position], starts[position] + has_label
-        for place in range(stored):
-            contexts[num + place] = by_left[stored - place]
-            places_in_ids[num + place] = entry + place
-        if stored > 0:
-            contexts[num] -= NUM_SIZE_CLASSES
-
-
-@compiled
-def _read_ids(source: Any, tables: Any, plan: Any, ids: Any) -> int:
-    contexts, places_in_ids = plan
-    gaps = np.empty(len(contexts), np.uint32)
-    if not read(source, tables, contexts, gaps):
-        return USED_UP
-    bits, bit, end = source.bits, source.cursor[BIT], 32 * (len(source.bits) - PADDING_WORDS)
-    cell, num_cells = np.int64(0), len(tables.cells)
-    for nth in range(len(gaps)):
-        cell = np.int64(gaps[nth]) + cell * tables.is_gap[contexts[nth]]
-        if cell >= num_cells or bit > end:
-            return NO_CELL if bit <= end else USED_UP
-        packed = tables.cells[np.uint64(cell)]
-        rank = np.uint64((packed >> 5) + read_bits(bits, bit, packed & 31))
-        ids[np.uint64(places_in_ids[nth])] = tables.id_of_rank[rank]
-        bit += packed & 31
-    source.cursor[BIT] = bit
+    places_of_others = np.empty((len(counts), num_groups), np.int64)
+    if not sort_groups(keys, stored.reshape(-1), others.reshape(-1), ids, places_of_others.reshape(-1)):
+        return REPEATED
+    for position in range(len(counts)):
+        labels[position] = places_of_others[position, 0] if places[position] == 1 else -1
     return RIGHT
 
 
 @compiled
-def _has_repeated(ids: Any, starts: Any) -> bool:
-    """Return whether a group, sorted, has an id twice."""
-    falls = 0
-    for entry in range(1, len(ids)):
-        falls += ids[entry] <= ids[entry - 1]
-    # where a group begins, an id may be below the one before it; empty groups begin where others do
-    last = 0
-    for position in range(starts.shape[1]):
-        for group in range(2):
-            start = starts[group, position]
-            if start > last and start < len(ids):
-                falls -= ids[start] <= ids[start - 1]
-            last = start
-    return bool(falls != 0)
+def _cell_contexts(rows: Any, num_groups: Any, stored: Any, num: Any) -> Any:
+    """Return the contexts of all cells, [N + 16], given how many ids of each group are stored."""
+    contexts = np.empty(num + AT_ONCE, np.uint8)
+    at = np.uint64(0)
+    for nth in range(len(stored)):
+        left = np.uint64(stored[nth])
+        row = np.uint64(nth % num_groups) * _ROWS
+        if left > LARGEST:
+            # all but the last ones have the context of the largest groups
+            first = rows[row + LARGEST * LARGEST]
+            contexts[at] = first
+            for _ in range(left - LARGEST):
+                at += np.uint64(1)
+                contexts[at] = first + np.uint8(NUM_SIZE_CLASSES)
+            for place in range(np.uint64(1), LARGEST):
+                contexts[at + place] = rows[row + LARGEST * LARGEST + place]
+            at += LARGEST
+        else:
+            # the first ones even where there are none, as nobody can guess that
+            copy_16(contexts, at, rows, row + left * LARGEST)
+            for place in range(np.uint64(AT_ONCE), left, np.uint64(AT_ONCE)):
+                copy_16(contexts, at + place, rows, row + left * LARGEST + place)
+            at += left
+    return contexts
 
 
 @compiled
 def _decode_values(
-    source: Any,
-    tables: Any,
-    with_rest: Any,
-    scale: Any,
-    shapes: Any,
-    filled: Any,
-    entries: Any,
-    by_position: Any,
-    values: Any,
+    source: Any, tables: Any, with_rest: Any, scale: Any, shapes: Any, by_position: Any, values: Any
 ) -> int:
-    """Read the values of the first groups; `filled` are the positions that have some, in the order of their sizes."""
-    counts, heads, places = shapes
-    tokens, ids = entries
-    starts, stored_starts = np.empty(len(counts), np.int64), np.empty(len(counts) + 1, np.int64)
-    start = num = 0
+    """Read the values of the first groups; `shapes` are counts, heads, and where the label is among the heads."""
+    counts, heads, labels = shapes
+    num = len(values)
     for position in range(len(counts)):
-        starts[position], stored_starts[position] = start, num
-        start += heads[position]
-        num += heads[position] - (with_rest and heads[position] > 0 and heads[position] == counts[position])
-    stored_starts[len(counts)] = num
-    first_entries = np.cumsum(counts) - counts
-    contexts = np.empty(num, np.uint8)
-    for nth in range(len(filled)):
-        position = filled[nth]
-        begin, stored = stored_starts[position], stored_starts[position + 1] - stored_starts[position]
-        label = tokens[position + 1] if places[position] == 1 else np.int32(-1)
-        first, context = first_entries[position], by_position[position]
-        for value in range(stored):
-            contexts[begin + value] = context + CONTEXTS_A_KIND * (ids[first + value] == label)
-    numbers = np.empty(num, np.uint32)
+        num -= with_rest and heads[position] > 0 and heads[position] == counts[position]
+    contexts, at = np.empty(num + 2 * AT_ONCE, np.uint8), np.uint64(0)
+    repeated = tables.repeated
+    for position in range(len(counts)):
+        head = heads[position]
+        stored = np.uint64(head - (with_rest and head > 0 and head == counts[position]))
+        row = np.uint64(by_position[position]) * np.uint64(AT_ONCE)
+        copy_16(contexts, at, repeated, row)
+        for nth in range(np.uint64(AT_ONCE), stored, np.uint64(AT_ONCE)):
+            copy_16(contexts, at + nth, repeated, row)
+        label = min(np.uint64(labels[position]), stored)
+        contexts[at + label] += np.uint8(CONTEXTS_A_KIND * (label < stored))
+        at += stored
+    numbers = np.empty(num + AT_ONCE, np.uint32)[:num] if with_rest else values
     if not read(source, tables, contexts, numbers):
         return USED_UP
+    bad, largest = False, np.uint32(scale)
     for nth in range(num):
-        if numbers[nth] < 1 or numbers[nth] > scale:
-            return BAD_VALUE
-    return _place_values(with_rest, scale, counts, heads, filled, (starts, stored_starts), numbers, values)
+        bad |= (numbers[nth] < np.uint32(1)) | (numbers[nth] > largest)
+    if bad:
+        return BAD_VALUE
+    return _place_values(scale, counts, heads, numbers, values) if with_rest else RIGHT
 
 
 @compiled
-def _place_values(
-    with_rest: Any, scale: Any, counts: Any, heads: Any, filled: Any, where: Any, numbers: Any, values: Any
-) -> int:
-    starts, stored_starts = where
+def _place_values(scale: Any, counts: Any, heads: Any, numbers: Any, values: Any) -> int:
+    """Put the numbers where they belong, and the values that the rule for the sum gives.
+
+    16 more of `numbers` may be read, and of `values` written. What is written too much is overwritten by the next
+    position.
+    """
     smallest_rest = np.int64(1)
-    for nth in range(len(filled)):
-        position = filled[nth]
-        start, begin, rest = starts[position], stored_starts[position], np.int64(scale)
-        stored = stored_starts[position + 1] - begin
-        for value in range(stored):
-            number = numbers[begin + value]
-            rest -= np.int64(number)
-            values[start + value] = number
-        if with_rest:
-            smallest_rest = min(smallest_rest, rest)
-            if heads[position] == counts[position]:
-                values[start + stored] = rest
+    start = begin = np.uint64(0)
+    for position in range(len(counts)):
+        has_rest = heads[position] > 0 and heads[position] == counts[position]
+        stored = np.uint64(heads[position] - has_rest)
+        copy_16(values, start, numbers, begin)
+        rest = np.int64(scale) - sum_16(numbers, begin, stored)
+        for nth in range(np.uint64(AT_ONCE), stored, np.uint64(AT_ONCE)):
+            copy_16(values, start + nth, numbers, begin + nth)
+            rest -= sum_16(numbers, begin + nth, stored - nth)
+        smallest_rest = min(smallest_rest, rest)
+        start += stored
+        begin += stored
+        values[start] = rest
+        start += np.uint64(has_rest)
     return BAD_VALUE if smallest_rest < 1 else RIGHT

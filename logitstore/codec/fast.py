@@ -15,17 +15,24 @@ from logitstore.codec.arrays import SequenceArrays, WeightForm
 from logitstore.codec.body import LOWEST_STATE, Body
 from logitstore.codec.classes import CLASS_STARTS, CLASS_WIDTHS
 from logitstore.codec.decoding import (
+    FLOAT32,
+    OTHER_TOKEN_BYTES,
     REFUSALS,
     TOKEN_BYTES,
     DecodingTables,
-    Source,
+    check_end,
     decode_positions,
+    source_of,
+    tables_of,
 )
 from logitstore.codec.entry_decoding import decode_entries
+from logitstore.codec.jit import compiled
 from logitstore.codec.probability_codes import from_codes
-from logitstore.codec.rans import BIT, PADDING_WORDS, WORD, write_bits, write_classes
+from logitstore.codec.rans import coding_table, write_bits, write_classes
+from logitstore.codec.sorting import LARGEST
 from logitstore.codec.streams import numbers_of
 from logitstore.codec.table import FrequencyTable
+from logitstore.codec.vectors import AT_ONCE
 from logitstore.errors import InvalidInput
 
 
@@ -54,75 +61,87 @@ def decode_body(body: Body, table: FrequencyTable, num_tokens: int, num_entries:
         InvalidInput: the body holds something else than `num_tokens` tokens and `num_entries` entries that keep the
             rules.
     """
-    source, tables, form = _source(body), _tables(table), int(table.form)
-    counts, heads, places = (np.empty(num_tokens, np.int64) for _ in range(3))
-    tokens = np.empty(num_tokens, np.int32)
-    _check(decode_positions(source, tables, form, num_entries, counts, heads, places, tokens))
-    if source.cursor[TOKEN_BYTES] != body.token_bytes:
-        found = source.cursor[TOKEN_BYTES]
-        raise InvalidInput(f"the tokens take {found} bytes, the header says {body.token_bytes}")
-    ids = np.empty(num_entries, np.int32)
-    values: NDArray[Any] = np.empty(0 if table.form == WeightForm.FLOAT32 else int(heads.sum()), np.uint32)
-    _check(decode_entries(source, tables, form, table.scale, (counts, heads, places), tokens, ids, values))
-    _check_end(source, body)
+    states, words = body.states.astype(np.uint32, copy=False), body.words.astype(np.uint16, copy=False)
+    parts = states.view(np.uint8), words.view(np.uint8), np.frombuffer(body.bits, np.uint8)
+    sizes = num_tokens, num_entries, body.token_bytes
+    refusal, counts, heads, tokens, ids, codes = _decode(parts, _tables(table), int(table.form), table.scale, sizes)
+    if refusal:
+        raise InvalidInput(f"the body does not hold what its header says: {REFUSALS[refusal]}")
+    values: NDArray[Any] = codes
     if table.form == WeightForm.PROBABILITIES:
-        values = from_codes(values, table.scale)
+        values = from_codes(codes, table.scale)
     elif table.form == WeightForm.FLOAT32:
-        values = values.view(np.float32)
+        values = codes.view(np.float32)
     with_heads = table.form == WeightForm.HEAD_GRID
     return SequenceArrays(tokens, counts, ids, table.form, values, table.scale, heads if with_heads else None)
 
 
-def _source(body: Body) -> Source:
-    words = np.zeros(len(body.words) + PADDING_WORDS, np.uint16)
-    words[: len(body.words)] = body.words
-    bits = np.zeros(-(-len(body.bits) // 4) + PADDING_WORDS, np.dtype("<u4"))
-    bits.view(np.uint8)[: len(body.bits)] = np.frombuffer(body.bits, np.uint8)
-    return Source(words, bits.astype(np.uint32, copy=False), body.states.astype(np.uint64), np.zeros(3, np.int64))
+@compiled
+def _decode(
+    parts: tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]],
+    plain_tables: tuple[Any, ...],
+    form: int,
+    scale: int,
+    sizes: tuple[int, int, int],
+) -> Any:
+    """Return why the body is refused, counts, heads, tokens, ids, values.
+
+    `parts` are the bytes of states, words, plain bits; `plain_tables` are `DecodingTables` as a plain tuple, which
+    numba takes faster; `sizes` are tokens, entries, token bytes.
+    """
+    source, tables = source_of(*parts), tables_of(plain_tables)
+    num_tokens, num_entries, token_bytes = sizes
+    counts, heads, places = (
+        np.empty(num_tokens, np.int64),
+        np.empty(num_tokens, np.int64),
+        np.empty(num_tokens, np.int64),
+    )
+    tokens, ids, values = np.empty(num_tokens, np.int32), np.empty(0, np.int32), np.empty(0, np.uint32)
+    refusal = decode_positions(source, tables, form, num_entries, counts, heads, places, tokens)
+    if not refusal and source.cursor[TOKEN_BYTES] != token_bytes:
+        refusal = OTHER_TOKEN_BYTES
+    if not refusal:
+        # the positions have so many entries: it is safe to reserve memory for them, and for what goes beyond the end
+        ids = np.empty(num_entries + AT_ONCE, np.int32)[:num_entries]
+        num_values = 0 if form == FLOAT32 else heads.sum()
+        values = np.empty(num_values + AT_ONCE, np.uint32)[:num_values]
+        refusal = decode_entries(source, tables, form, scale, (counts, heads, places), tokens, ids, values)
+    if not refusal:
+        refusal = check_end(source)
+    return refusal, counts, heads, tokens, ids, values
 
 
-def _check(refusal: int) -> None:
-    if refusal:
-        raise InvalidInput(f"the body does not hold what its header says: {REFUSALS[refusal]}")
+_tables_of: WeakKeyDictionary[FrequencyTable, tuple[Any, ...]] = WeakKeyDictionary()
 
 
-def _check_end(source: Source, body: Body) -> None:
-    read = int(source.cursor[BIT])
-    if source.cursor[WORD] != len(body.words) or (read + 7) // 8 != len(body.bits):
-        raise InvalidInput("the body holds more than the sequence")
-    if read % 8 and body.bits[-1] >> read % 8:
-        raise InvalidInput("the bits after the last one are not 0")
-    if (source.states != LOWEST_STATE).any():
-        raise InvalidInput("the entropy coder does not end where it began")
-
-
-_tables_of: WeakKeyDictionary[FrequencyTable, DecodingTables] = WeakKeyDictionary()
-
-
-def _tables(table: FrequencyTable) -> DecodingTables:
+def _tables(table: FrequencyTable) -> tuple[Any, ...]:
     if table not in _tables_of:
-        _tables_of[table] = DecodingTables(
-            table.slots,
-            table.spans,
-            CLASS_STARTS,
+        tables = DecodingTables(
+            coding_table(table.slots, table.spans),
+            CLASS_STARTS.astype(np.uint64),
             CLASS_WIDTHS,
-            table.cell_starts.astype(np.int64) << 5 | table.cell_widths,
+            (table.cell_starts << 5 | table.cell_widths).astype(np.uint32),
             table.id_of_rank,
-            _is_gap(),
-            _gap_contexts(),
+            _gap_masks(),
+            _cell_rows(),
+            np.repeat(np.arange(contexts.NUM_CONTEXTS, dtype=np.uint8), AT_ONCE),
             contexts.SIZE_CLASSES,
         )
+        _tables_of[table] = tuple(tables)
     return _tables_of[table]
 
 
-def _is_gap() -> NDArray[np.uint8]:
-    flags = np.zeros(256, np.uint8)
+def _gap_masks() -> NDArray[np.uint64]:
+    masks = np.zeros(256, np.uint64)
     for group in (0, 1):
         first = contexts.cell_context(group, True, 0)
-        flags[first : first + contexts.NUM_SIZE_CLASSES] = 1
-    return flags
+        masks[first : first + contexts.NUM_SIZE_CLASSES] = np.iinfo(np.uint64).max
+    return masks
 
 
-def _gap_contexts() -> NDArray[np.uint8]:
-    firsts = [contexts.cell_context(group, True, 0) for group in (0, 1)]
-    return (np.array(firsts)[:, None] + contexts.SIZE_CLASSES).astype(np.uint8)
+def _cell_rows() -> NDArray[np.uint8]:
+    rows = np.zeros((2, int(LARGEST) + 1, int(LARGEST)), np.uint8)
+    for group in (0, 1):
+        for num in range(int(LARGEST) + 1):
+            rows[group, num, :num] = [contexts.cell_context(group, left < num, left) for left in range(num, 0, -1)]
+    return rows.reshape(-1)

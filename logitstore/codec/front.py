@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from logitstore.codec.arrays import STATISTICS, WeightForm, check_sizes
@@ -22,6 +20,7 @@ _FIXED = struct.Struct("<4s3B4s")
 #: flags: bit 0 for all lanes, one bit for each statistic from bit 1 on
 _ALL_LANES = 1
 _STATISTIC_KINDS = {name: Kind[name.upper()] for name in STATISTICS}
+_FORMS = {int(form): form for form in WeightForm}
 #: scale, tokens, entries, masked positions, token bytes, words, bytes of plain bits
 _NUM_VARINTS = 7
 _MAX_VARINT_BYTES = 5
@@ -40,8 +39,7 @@ class Section(NamedTuple):
     num_bytes: int
 
 
-@dataclass(frozen=True)
-class BlobHeader:
+class BlobHeader(NamedTuple):
     """What a blob says of itself.
 
     Attributes:
@@ -119,23 +117,26 @@ def read_header(blob: bytes | memoryview) -> BlobHeader:
     _check_version(view)
     if len(view) < _FIXED.size:
         raise corrupt(f"the blob has {len(view)} bytes, too few for a header")
-    cursor, (_, version, form, flags, table_hash) = _Cursor(view, _FIXED.size), _FIXED.unpack_from(view)
-    if form not in tuple(WeightForm) or flags >> (1 + len(STATISTICS)):
-        raise corrupt(f"the header has form {form} and flags {flags:#04x}, which mean nothing in this format")
-    scale, num_tokens, num_entries, masked, token_bytes, num_words, num_bit_bytes = (
-        cursor.varint() for _ in range(_NUM_VARINTS)
-    )
+    front = bytes(view[:MAX_FRONT_BYTES])
+    _, version, number_of_form, flags, table_hash = _FIXED.unpack_from(front)
+    form = _FORMS.get(number_of_form)
+    if form is None or flags >> (1 + len(STATISTICS)):
+        raise corrupt(f"the header has form {number_of_form} and flags {flags:#04x}, which mean nothing in this format")
+    numbers, at = _read_varints(front, _FIXED.size, _NUM_VARINTS)
+    scale, num_tokens, num_entries, masked, token_bytes, num_words, num_bit_bytes = numbers
     with broken_rule_is_corruption():
-        check_form_and_scale(WeightForm(form), scale)
+        check_form_and_scale(form, scale)
         check_sizes(num_tokens, num_entries)
     if masked > num_tokens or token_bytes > 2 * num_words + num_bit_bytes:
         raise corrupt(f"the header has {masked} masked positions of {num_tokens} and {token_bytes} bytes of tokens")
     lanes = LANES if flags & _ALL_LANES else 1
     body_bytes = 4 * lanes + 2 * num_words + num_bit_bytes
-    sections, body_start = _read_sections(cursor, WeightForm(form), flags, body_bytes)
+    sections, body_start, end = _read_sections(front, at, form, flags, body_bytes)
+    if len(view) != end + CHECKSUM.size:
+        raise corrupt(f"the blob has {len(view)} bytes; {end + CHECKSUM.size} were wanted by its header")
     return BlobHeader(
         version=version,
-        form=WeightForm(form),
+        form=form,
         scale=scale,
         num_tokens=num_tokens,
         num_entries=num_entries,
@@ -151,28 +152,41 @@ def read_header(blob: bytes | memoryview) -> BlobHeader:
     )
 
 
-def _read_sections(cursor: _Cursor, form: WeightForm, flags: int, body_bytes: int) -> tuple[tuple[Section, ...], int]:
-    """Return where the sections lie and where the body begins, after checking that all of it fills the blob."""
+def _read_sections(
+    front: bytes, at: int, form: WeightForm, flags: int, body_bytes: int
+) -> tuple[tuple[Section, ...], int, int]:
+    """Return where the sections lie, where the body before them begins, and where they end."""
     kinds = [Kind.VALUES] if form == WeightForm.FLOAT32 else []
-    kinds += [kind for bit, kind in enumerate(_STATISTIC_KINDS.values(), start=1) if flags >> bit & 1]
-    sizes = [(kind, cursor.byte(), cursor.varint()) for kind in kinds]
-    start, sections = cursor.at + body_bytes, []
-    for kind, storage, num_bytes in sizes:
+    if flags > _ALL_LANES:
+        kinds += [kind for bit, kind in enumerate(_STATISTIC_KINDS.values(), start=1) if flags >> bit & 1]
+    sizes = []
+    for kind in kinds:
+        if at == len(front):
+            raise corrupt(f"the blob ends after {at} bytes, within its header")
+        storage = front[at]
         check_storage(kind, storage)
-        sections.append(Section(kind, storage, start, num_bytes))
-        start += num_bytes
-    if cursor.size != start + CHECKSUM.size:
-        raise corrupt(f"the blob has {cursor.size} bytes; {start + CHECKSUM.size} were wanted by its header")
-    return tuple(sections), cursor.at
+        (num_bytes,), at = _read_varints(front, at + 1, 1)
+        sizes.append((kind, storage, num_bytes))
+    end, sections = at + body_bytes, []
+    for kind, storage, num_bytes in sizes:
+        sections.append(Section(kind, storage, end, num_bytes))
+        end += num_bytes
+    return tuple(sections), at, end
 
 
-@contextmanager
-def broken_rule_is_corruption() -> Iterator[None]:
+class _BrokenRuleIsCorruption:
+    # a class costs every blob less than a generator with `contextmanager`
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, InvalidInput):
+            raise corrupt(str(error).rstrip(".")) from error
+
+
+def broken_rule_is_corruption() -> AbstractContextManager[None]:
     """Turn the InvalidInput of a rule that a blob's content breaks into the blob's StoreError."""
-    try:
-        yield
-    except InvalidInput as error:
-        raise corrupt(str(error).rstrip(".")) from error
+    return _BrokenRuleIsCorruption()
 
 
 def _check_version(view: memoryview) -> None:
@@ -202,25 +216,21 @@ def _varint(number: int) -> bytes:
     return bytes([*parts, number])
 
 
-class _Cursor:
-    """Reads numbers of the front one after the other."""
-
-    def __init__(self, view: memoryview, at: int) -> None:
-        self._view, self.at, self.size = view, at, len(view)
-
-    def byte(self) -> int:
-        if self.at == self.size:
-            raise corrupt(f"the blob ends after {self.at} bytes, within its header")
-        self.at += 1
-        return self._view[self.at - 1]
-
-    def varint(self) -> int:
-        number = 0
-        for shift in range(0, 7 * _MAX_VARINT_BYTES, 7):
-            part = self.byte()
-            number |= (part & 0x7F) << shift
-            if part < 0x80:
-                if number >= 1 << 32 or (part == 0 and shift > 0):
-                    break
-                return number
-        raise corrupt(f"a number of the header, before byte {self.at}, is too large or longer than it need be")
+def _read_varints(front: bytes, at: int, count: int) -> tuple[list[int], int]:
+    """Return `count` numbers of the front from byte `at` on, and the byte after them."""
+    numbers: list[int] = []
+    number = shift = 0
+    for part in front[at:]:
+        at += 1
+        number |= (part & 0x7F) << shift
+        if part > 0x7F:
+            shift += 7
+            if shift < 7 * _MAX_VARINT_BYTES:
+                continue
+        if shift == 7 * _MAX_VARINT_BYTES or number >= 1 << 32 or (part == 0 and shift > 0):
+            raise corrupt(f"a number of the header, before byte {at}, is too large or longer than it need be")
+        numbers.append(number)
+        if len(numbers) == count:
+            return numbers, at
+        number = shift = 0
+    raise corrupt(f"the blob ends after {at} bytes, within its header")

@@ -10,35 +10,50 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitstore.codec.body import LANES
-from logitstore.codec.classes import NUM_EXACT
+from logitstore.codec.classes import NUM_CLASSES, NUM_EXACT
 from logitstore.codec.jit import compiled
+from logitstore.codec.vectors import load_32, load_64
 
-#: words and bits are followed by so many zeros, so that a loop can read ahead before it looks where it is
-PADDING_WORDS = 16
+#: words and bytes of bits are followed by so many zeros, so that a loop can read ahead before it looks where it is
+PADDING = 16
 
 # cursor of a reader: the next word, the next plain bit
 WORD, BIT = 0, 1
+
+
+#: bytes of a context in `coding_table`: its slots, then its spans, then some that keep contexts off each other's cache lines
+_STRIDE = np.uint64(4096 + 4 * NUM_CLASSES + 32)
+
+
+def coding_table(slots: NDArray[np.uint8], spans: NDArray[np.uint32]) -> NDArray[np.uint8]:
+    """Return a table's slots and spans as `read_classes` wants them: those of a context beside each other, as bytes."""
+    rows = np.zeros((len(slots), int(_STRIDE)), np.uint8)
+    rows[:, :4096] = slots
+    rows[:, 4096 : 4096 + 4 * NUM_CLASSES] = np.ascontiguousarray(spans).view(np.uint8)
+    return rows.reshape(-1)
 
 
 @compiled
 def read_classes(
     words: NDArray[np.uint16],
     cursor: NDArray[np.int64],
-    states: NDArray[np.uint64],
-    slots: NDArray[np.uint8],
-    spans: NDArray[np.uint32],
+    states: NDArray[np.uint32],
+    coding: NDArray[np.uint8],
     contexts: NDArray[np.uint8],
     classes: NDArray[np.uint8],
 ) -> bool:
-    """Decode one class for each context; False where the words are used up."""
-    word, end, num = np.uint64(cursor[WORD]), np.uint64(len(words) - PADDING_WORDS), len(contexts)
+    """Decode one class for each of [N] classes; False where the words are used up.
+
+    `coding` is what `coding_table` returns.
+    """
+    word, end, num = np.uint64(cursor[WORD]), np.uint64(len(words) - PADDING), len(classes)
     nth = 0
     if len(states) == LANES:
         nth = num - num % LANES
-        word = _read_in_8_lanes(words, word, end, states, slots, spans, contexts[:nth], classes)
+        word = _read_in_8_lanes(words, word, end, states, coding, contexts, classes[:nth])
     while nth < num and word <= end:
         lane = nth % len(states)
-        states[lane], classes[nth] = _step(states[lane], slots, spans, contexts[nth])
+        states[lane], classes[nth] = _step(states[lane], coding, contexts[nth])
         states[lane], word = _refill(states[lane], words, word)
         nth += 1
     cursor[WORD] = word
@@ -46,39 +61,39 @@ def read_classes(
 
 
 @compiled
-def _step(state: Any, slots: Any, spans: Any, context: Any) -> Any:
-    slot = state & np.uint64(4095)
-    number_class = slots[context, slot]
-    span = np.uint64(spans[context, number_class])
-    return (span & np.uint64(0xFFFF)) * (state >> np.uint64(12)) + slot - (span >> np.uint64(16)), number_class
+def _step(state: Any, coding: Any, context: Any) -> Any:
+    slot, own = state & np.uint32(4095), np.uint64(context) * _STRIDE
+    number_class = coding[own + np.uint64(slot)]
+    span = load_32(coding, own + np.uint64(4096) + np.uint64(4) * np.uint64(number_class))
+    frequency, first = span & np.uint32(0xFFFF), span >> np.uint32(16)
+    return np.uint32(frequency * (state >> np.uint32(12)) + slot - first), number_class
 
 
 @compiled
 def _refill(state: Any, words: Any, word: Any) -> Any:
     # without a branch: nobody can guess which states are short
-    short = np.uint64(state < np.uint64(1 << 16))
-    return state << (short << np.uint64(4)) | np.uint64(words[word]) * short, word + short
+    longer = np.uint32(state << np.uint32(16)) | np.uint32(words[word])
+    short = state < np.uint32(1 << 16)
+    return (longer if short else state), word + np.uint64(short)
 
 
 @compiled
-def _read_in_8_lanes(
-    words: Any, word: Any, end: Any, states: Any, slots: Any, spans: Any, contexts: Any, classes: Any
-) -> Any:
+def _read_in_8_lanes(words: Any, word: Any, end: Any, states: Any, coding: Any, contexts: Any, classes: Any) -> Any:
     # independent states keep the processor busy while each of them waits for its tables
     a, b, c, d = states[0], states[1], states[2], states[3]
     e, f, g, h = states[4], states[5], states[6], states[7]
-    for first in range(0, len(contexts), 8):
+    for first in range(0, len(classes), 8):
         if word > end:
             return word
         nth = np.uint64(first)
-        a, classes[nth] = _step(a, slots, spans, contexts[nth])
-        b, classes[nth + np.uint64(1)] = _step(b, slots, spans, contexts[nth + np.uint64(1)])
-        c, classes[nth + np.uint64(2)] = _step(c, slots, spans, contexts[nth + np.uint64(2)])
-        d, classes[nth + np.uint64(3)] = _step(d, slots, spans, contexts[nth + np.uint64(3)])
-        e, classes[nth + np.uint64(4)] = _step(e, slots, spans, contexts[nth + np.uint64(4)])
-        f, classes[nth + np.uint64(5)] = _step(f, slots, spans, contexts[nth + np.uint64(5)])
-        g, classes[nth + np.uint64(6)] = _step(g, slots, spans, contexts[nth + np.uint64(6)])
-        h, classes[nth + np.uint64(7)] = _step(h, slots, spans, contexts[nth + np.uint64(7)])
+        a, classes[nth] = _step(a, coding, contexts[nth])
+        b, classes[nth + np.uint64(1)] = _step(b, coding, contexts[nth + np.uint64(1)])
+        c, classes[nth + np.uint64(2)] = _step(c, coding, contexts[nth + np.uint64(2)])
+        d, classes[nth + np.uint64(3)] = _step(d, coding, contexts[nth + np.uint64(3)])
+        e, classes[nth + np.uint64(4)] = _step(e, coding, contexts[nth + np.uint64(4)])
+        f, classes[nth + np.uint64(5)] = _step(f, coding, contexts[nth + np.uint64(5)])
+        g, classes[nth + np.uint64(6)] = _step(g, coding, contexts[nth + np.uint64(6)])
+        h, classes[nth + np.uint64(7)] = _step(h, coding, contexts[nth + np.uint64(7)])
         a, word = _refill(a, words, word)
         b, word = _refill(b, words, word)
         c, word = _refill(c, words, word)
@@ -93,43 +108,50 @@ def _read_in_8_lanes(
 
 
 @compiled
-def read_bits(bits: NDArray[np.uint32], first_bit: Any, width: Any) -> Any:
-    """Return `width` plain bits, at most 32, from bit `first_bit` on."""
-    at = np.uint64(first_bit) >> np.uint64(5)
-    both = np.uint64(bits[at]) | np.uint64(bits[at + np.uint64(1)]) << np.uint64(32)
-    return np.int64(both >> (np.uint64(first_bit) & np.uint64(31)) & (np.uint64(1) << np.uint64(width)) - np.uint64(1))
+def read_bits(bits: NDArray[np.uint8], first_bit: Any, width: Any) -> Any:
+    """Return `width` plain bits, at most 32, from bit `first_bit` on; all are uint64."""
+    read = load_64(bits, first_bit >> np.uint64(3)) >> (first_bit & np.uint64(7))
+    return read & ((np.uint64(1) << width) - np.uint64(1))
+
+
+@compiled
+def extra_bits(classes: NDArray[np.uint8]) -> int:
+    """Return how many extra bits the numbers of these classes have together."""
+    total = np.int64(0)
+    for nth in range(len(classes)):
+        # what `classes.CLASS_WIDTHS` says
+        total += ((np.int64(classes[nth]) - NUM_EXACT) >> 2) + 4 if classes[nth] >= NUM_EXACT else 0
+    return int(total)
 
 
 @compiled
 def read_numbers(
-    bits: NDArray[np.uint32],
+    bits: NDArray[np.uint8],
     cursor: NDArray[np.int64],
-    class_starts: NDArray[np.int64],
+    class_starts: NDArray[np.uint64],
     class_widths: NDArray[np.uint8],
     classes: NDArray[np.uint8],
-    numbers: NDArray[np.int64],
+    numbers: NDArray[Any],
 ) -> bool:
-    """Return the numbers of classes by their extra bits; False where the bits are used up."""
-    largest = np.uint8(0)
-    for nth in range(len(classes)):
-        largest = max(largest, classes[nth])
-    if largest < NUM_EXACT:
+    """Put the numbers of classes, with their extra bits, into `numbers`; False where the bits are used up."""
+    num_bits = extra_bits(classes)
+    if cursor[BIT] + num_bits > 8 * (len(bits) - PADDING):
+        return False
+    if num_bits == 0:
         for nth in range(len(classes)):
             numbers[nth] = classes[nth]
         return True
-    bit, end = cursor[BIT], 32 * (len(bits) - PADDING_WORDS)
+    bit = np.uint64(cursor[BIT])
     for nth in range(len(classes)):
         number_class = classes[nth]
-        width = np.int64(class_widths[number_class])
         number = class_starts[number_class]
-        if width:
-            if bit > end:
-                return False
+        if number_class >= NUM_EXACT:
+            width = np.uint64(class_widths[number_class])
             number += read_bits(bits, bit, width)
             bit += width
         numbers[nth] = number
     cursor[BIT] = bit
-    return bool(bit <= end)
+    return True
 
 
 @compiled

@@ -1,6 +1,6 @@
-"""Sorting many short segments at once: networks whose comparisons run over 64 segments side by side."""
+"""Sorting many short groups of ids: each id's place is how many others lie below it, counted for 16 ids at once."""
 
-# G segments
+# G groups, N keys
 
 from __future__ import annotations
 
@@ -10,96 +10,74 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitstore.codec.jit import compiled
+from logitstore.codec.vectors import AT_ONCE, rank_16
 
-_SIDE_BY_SIDE = 64
-#: segments up to 2^6 keys are sorted by networks, of 2, 4, 8, ... 64 keys
-_LARGEST_NETWORK = 6
-_LAST_KEY = np.int32(np.iinfo(np.int32).max)
-
-
-def _batcher_network(width: int) -> list[tuple[int, int]]:
-    """Return the comparisons of Batcher's odd-even merge sort for `width` keys, a power of two."""
-    pairs = []
-    merged = 1
-    while merged < width:
-        distance = merged
-        while distance:
-            for start in range(distance % merged, width - distance, 2 * distance):
-                pairs += [
-                    (low, low + distance)
-                    for low in range(start, min(start + distance, width - distance))
-                    if low // (2 * merged) == (low + distance) // (2 * merged)
-                ]
-            distance //= 2
-        merged *= 2
-    return pairs
-
-
-_NETWORKS = [_batcher_network(1 << power) for power in range(_LARGEST_NETWORK + 1)]
-#: the comparisons of all networks, and where each network begins
-_COMPARISONS = np.array([pair for network in _NETWORKS for pair in network], np.int64)
-_NETWORK_STARTS = np.cumsum([0] + [len(network) for network in _NETWORKS])
-
-
-#: segments with more keys than networks have share a bucket behind the others
-_LARGE = (1 << _LARGEST_NETWORK) + 1
+#: larger groups are sorted by comparisons: counting takes the square of their size
+LARGEST = np.uint64(64)
+#: no key is as large
+NOTHING = np.int32(np.iinfo(np.int32).max)
 
 
 @compiled
-def order_by_size(sizes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the segments in the order of their sizes, [G], and where in it the segments of each size begin, [67].
-
-    Sizes from 65 on count as one. Loops over segments go in this order, so that the processor can guess their ends.
-    """
-    buckets = np.zeros(_LARGE + 2, np.int64)
-    for segment in range(len(sizes)):
-        buckets[min(sizes[segment], _LARGE) + 1] += 1
-    buckets = np.cumsum(buckets)
-    order, filled = np.empty(len(sizes), np.int64), buckets.copy()
-    for segment in range(len(sizes)):
-        bucket = min(sizes[segment], _LARGE)
-        order[filled[bucket]] = segment
-        filled[bucket] += 1
-    return order, buckets
-
-
-@compiled
-def sort_segments(
+def sort_groups(
     keys: NDArray[np.int32],
-    starts: NDArray[np.int64],
     sizes: NDArray[np.int64],
-    order: NDArray[np.int64],
-    buckets: NDArray[np.int64],
-) -> None:
-    """Sort keys[starts[g] : starts[g] + sizes[g]] for each segment g, in place; `order_by_size` gives the last two."""
-    for nth in range(buckets[2], buckets[3]):
-        start = starts[order[nth]]
-        a, b = keys[start], keys[start + 1]
-        keys[start], keys[start + 1] = min(a, b), max(a, b)
-    for nth in range(buckets[_LARGE], buckets[_LARGE + 1]):
-        start = starts[order[nth]]
-        keys[start : start + sizes[order[nth]]].sort()
-    lanes = np.empty((1 << _LARGEST_NETWORK, _SIDE_BY_SIDE), np.int32)
-    for power in range(2, _LARGEST_NETWORK + 1):
-        end = buckets[(1 << power) + 1]
-        for first in range(buckets[(1 << (power - 1)) + 1], end, _SIDE_BY_SIDE):
-            _sort_side_by_side(keys, starts, sizes, order[first : min(first + _SIDE_BY_SIDE, end)], lanes, power)
+    others: NDArray[np.int32],
+    ordered: NDArray[np.int32],
+    places: NDArray[np.int64],
+) -> bool:
+    """Put the keys of each group, and one more key where `others` is not NOTHING, into `ordered` in ascending order.
+
+    Args:
+        keys: group by group, [N]; 16 more follow, whatever they are.
+        sizes: how many keys each group has, [G].
+        others: [G].
+        ordered: [N, and one more for each other key]; 1 more must follow, which has no meaning afterwards.
+        places: how many keys of its group are below each of `others`, [G]; made here.
+    Returns:
+        False where a group has a key twice; `ordered` has no meaning then.
+    """
+    ranks = np.empty(LARGEST, np.int32)
+    first = start = np.uint64(0)
+    wrong = False
+    for group in range(len(sizes)):
+        num, other = np.uint64(sizes[group]), others[group]
+        if num <= np.uint64(1):
+            # nobody can guess whether there is one; if not, what is written is overwritten by the next group
+            key = keys[first]
+            below = np.int64(num) * (key < other)
+            ordered[start + np.uint64(key > other)] = key
+            wrong |= (np.int64(num) > 0) & (key == other)
+        elif num <= LARGEST:
+            for nth in range(np.uint64(0), num, np.uint64(AT_ONCE)):
+                rank_16(keys, first + nth, first, num, other, ranks, nth)
+            below = total = np.int64(0)
+            for nth in range(np.uint64(0), num):
+                key, rank = keys[first + nth], ranks[nth]
+                ordered[start + np.uint64(rank)] = key
+                total += np.int64(rank)
+                below += key < other
+            # with the other key's, ranks of different keys are 0 to num
+            wrong |= total + below != np.int64(num * (num + np.uint64(1)) >> np.uint64(1))
+        else:
+            below, has_twice = _sort_large(keys[first : first + num], other, ordered[start:])
+            wrong |= has_twice
+        places[group] = below
+        # where there is no other key, all are below it, and this is overwritten too
+        ordered[start + np.uint64(below)] = other
+        first += num
+        start += num + np.uint64(other != NOTHING)
+    return not wrong
 
 
 @compiled
-def _sort_side_by_side(keys: Any, starts: Any, sizes: Any, chosen: Any, lanes: Any, power: Any) -> None:
-    for lane in range(len(chosen)):
-        start, size = starts[chosen[lane]], sizes[chosen[lane]]
-        for place in range(size):
-            lanes[place, lane] = keys[start + place]
-        for place in range(size, 1 << power):
-            lanes[place, lane] = _LAST_KEY
-    for comparison in range(_NETWORK_STARTS[power], _NETWORK_STARTS[power + 1]):
-        low, high = lanes[_COMPARISONS[comparison, 0]], lanes[_COMPARISONS[comparison, 1]]
-        for lane in range(_SIDE_BY_SIDE):
-            a, b = low[lane], high[lane]
-            low[lane], high[lane] = min(a, b), max(a, b)
-    for lane in range(len(chosen)):
-        start, size = starts[chosen[lane]], sizes[chosen[lane]]
-        for place in range(size):
-            keys[start + place] = lanes[place, lane]
+def _sort_large(keys: Any, other: Any, ordered: Any) -> Any:
+    """Sort a large group; return how many keys are below `other`, and whether one stands twice or is `other`."""
+    own = np.sort(keys)
+    below, has_twice = np.int64(0), own[0] == other
+    for nth in range(len(own)):
+        below += own[nth] < other
+        ordered[nth + (own[nth] > other)] = own[nth]
+    for nth in range(1, len(own)):
+        has_twice |= (own[nth] == own[nth - 1]) | (own[nth] == other)
+    return below, has_twice
