@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -20,7 +19,7 @@ Examples:
   logitstore build my-store --teacher ./gguf --gguf-file model.gguf --data a.jsonl --sampler top-k --k 100
 """
 )
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store")
 @source_options
 @click.option(
     "--sampler",
@@ -51,7 +50,7 @@ Examples:
 @run_options
 @click.option("--resume", is_flag=True, help="Go on with an unfinished store; a finished one is left as it is.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
-def command(store: Path, **options: Any) -> None:
+def command(store: str, **options: Any) -> None:
     """Run the teacher over the data once, and write its sparse targets to STORE.
 
     The data is tokenised and packed first, then the teacher runs unit by unit. Any stop, Ctrl-C or a full disk

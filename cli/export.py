@@ -16,7 +16,7 @@ Examples:
   logitstore export my-store my-rows --format dense --limit-sequences 8
 """
 )
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--format",
@@ -26,7 +26,7 @@ Examples:
 )
 @click.option("--limit-sequences", type=int, help="Only the first so many sequences.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
-def command(store: Path, out: Path, quiet: bool, **options: Any) -> None:
+def command(store: str, out: Path, quiet: bool, **options: Any) -> None:
     """Write what STORE holds to the folder OUT, for readers without logitstore.
 
     OUT appears when all is written. Columns and arrays are described in docs/export.md.

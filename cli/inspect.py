@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,11 +20,11 @@ Examples:
   logitstore inspect my-store --sequence 3 --position 17 --json
 """
 )
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store")
 @click.option("--sequence", type=int, help="Show one sequence; negative numbers count from the end.")
 @click.option("--position", type=int, help="Show one position of it (of sequence 0, where none is named).")
 @json_option
-def command(store: Path, sequence: int | None, position: int | None, as_json: bool) -> None:
+def command(store: str, sequence: int | None, position: int | None, as_json: bool) -> None:
     """Print STORE's manifest, the tokens of one sequence, or the entries of one position."""
     from logitstore.errors import InvalidInput
     from logitstore.store import open_store

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from logitstore.cli.output import json_option, print_fields, print_json
@@ -16,9 +14,9 @@ Examples:
   logitstore stats my-store --json
 """
 )
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store")
 @json_option
-def command(store: Path, as_json: bool) -> None:
+def command(store: str, as_json: bool) -> None:
     """Print counts and sizes of STORE.
 
     Positions are places with a target. Bytes a position count all files of the store; their split is the share of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -15,13 +14,13 @@ Examples:
   logitstore thin my-store my-thinner-store --draws 10 --resume
 """
 )
-@click.argument("store", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("store")
+@click.argument("out")
 @click.option("--draws", type=int, required=True, help="Draws of a position in OUT; fewer than STORE has.")
 @click.option("--seed", type=int, help="Key of the thinning; the seed that STORE was built with, unless given.")
 @click.option("--resume", is_flag=True, help="Go on with an unfinished OUT; a finished one is left as it is.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
-def command(store: Path, out: Path, **options: Any) -> None:
+def command(store: str, out: str, **options: Any) -> None:
     """Write a store with fewer draws than STORE to OUT, as unbiased as it, without the teacher.
 
     STORE holds threshold or random-sampling targets (with --proposal-power 1). Tokens, document starts and the

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from logitstore.cli.output import json_option, print_json
@@ -16,9 +14,9 @@ Examples:
   logitstore verify my-store --json
 """
 )
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store")
 @json_option
-def command(store: Path, as_json: bool) -> int:
+def command(store: str, as_json: bool) -> int:
     """Check STORE: hashes, every checksum, the index, token ids and weights. Nothing is repaired.
 
     Exits with 0 where it is clean, 1 where something is wrong, 2 where it is no finished store.

@@ -15,6 +15,7 @@ from logitstore.build.tokenize import Encode, encode_documents
 from logitstore.progress import Progress
 from logitstore.store.layout import PLAN
 from logitstore.store.plan_file import read_plan, write_plan
+from logitstore.store.storage import LocalStorage
 
 #: data files up to this size, and limits up to so many tokens, are tokenised whole: about a minute
 _COUNTED_BYTES = 1 << 26
@@ -31,7 +32,7 @@ class CorpusSample:
     """A corpus, and the plan of those of its sequences that are at hand.
 
     Attributes:
-        plan: plan file of the sequences at hand, packed as a build packs them.
+        folder: holds the plan of the sequences at hand, packed as a build packs them.
         num_planned: sequences in it.
         planned_tokens: tokens in it.
         longest: tokens of the longest of them.
@@ -43,7 +44,7 @@ class CorpusSample:
         tokenised_bytes: how many of them were tokenised.
     """
 
-    plan: Path
+    folder: Path
     num_planned: int
     planned_tokens: int
     longest: int
@@ -59,7 +60,11 @@ class CorpusSample:
         """
         count = min(self.num_planned, max(1, round(positions * self.num_planned / self.planned_tokens)))
         indexes = [(2 * run + 1) * self.num_planned // (2 * count) for run in range(count)]
-        return [(index, sequence) for index in indexes for sequence in read_plan(self.plan, index, index + 1)]
+        return [
+            (index, sequence)
+            for index in indexes
+            for sequence in read_plan(LocalStorage(self.folder), index, index + 1)
+        ]
 
 
 def sample_corpus(
@@ -85,7 +90,7 @@ def sample_corpus(
         quiet=options.quiet,
     )
     sequences, tokens = staged.totals.sequences, staged.totals.tokens
-    return CorpusSample(folder / PLAN, sequences, tokens, staged.longest, sequences, tokens)
+    return CorpusSample(folder, sequences, tokens, staged.longest, sequences, tokens)
 
 
 def _extrapolated(
@@ -122,9 +127,7 @@ def _extrapolated(
     tokens = round(totals.tokens * data_bytes / tokenised)
     tokens = tokens if packing.limit_tokens is None else min(tokens, packing.limit_tokens)
     sequences = max(1, round(totals.sequences * tokens / totals.tokens))
-    return CorpusSample(
-        folder / PLAN, totals.sequences, totals.tokens, longest, sequences, tokens, data_bytes, tokenised
-    )
+    return CorpusSample(folder, totals.sequences, totals.tokens, longest, sequences, tokens, data_bytes, tokenised)
 
 
 def _even_sample(documents: Iterable[Document], quiet: bool) -> tuple[list[list[Document]], int]:

@@ -19,10 +19,11 @@ from logitstore.progress import Progress
 from logitstore.samplers.statistics import check_statistics
 from logitstore.store import Store, open_store
 from logitstore.store.convert import PROBABILITY_BITS, probability_fields
-from logitstore.store.layout import MANIFEST, PLAN, SEALED, publish_bytes, remove_scaffolding
+from logitstore.store.layout import MANIFEST, SCAFFOLDING, SEALED
 from logitstore.store.manifest import check_same_settings, new_manifest, read_manifest, to_bytes
 from logitstore.store.plan_file import read_plan
 from logitstore.store.staging import publish_folder, staging_folder
+from logitstore.store.storage import LocalStorage, Storage, open_storage
 from logitstore.store.writer import UnitWriter, committed_units, refuse_existing, seal_store
 from logitstore.targets import Sampler
 from logitstore.teachers import Teacher
@@ -61,7 +62,7 @@ def build(
     only what was not committed.
 
     Args:
-        path: folder of the store; must not exist, unless `resume`.
+        path: folder of the store, or `s3://bucket/name`; must not exist, unless `resume`.
         teacher: Hugging Face hub id or local folder (safetensors or GGUF) of a causal language model, or any
             `logitstore.teachers.Teacher`.
         data: .txt, .jsonl and .parquet files, folders and globs; read in sorted path order.
@@ -119,17 +120,17 @@ def build(
         resume=resume,
         quiet=quiet,
     )
-    return run_build(Path(path), chosen)
+    return run_build(open_storage(path), chosen)
 
 
-def run_build(root: Path, chosen: BuildOptions) -> Store:
-    """Build or resume the store at `root`; see `build`."""
+def run_build(storage: Storage, chosen: BuildOptions) -> Store:
+    """Build or resume a store; see `build`."""
     chosen.check()
-    _check_path(root, chosen.resume)
+    _check_place(storage, chosen.resume)
     files = find_data_files(chosen.data)
     info, tokenizer, vocab_size = inspect_source(chosen)
     packing = packing_of(chosen, tokenizer)
-    with staging_folder(root) as folder:
+    with staging_folder(storage) as folder:
         staged = stage_data(
             folder,
             files,
@@ -146,24 +147,24 @@ def run_build(root: Path, chosen: BuildOptions) -> Store:
         running = load_source(chosen, info, staged.longest)
         manifest = _manifest(chosen, running, tokenizer, packing, staged, plan)
         maker = _maker(chosen, running, tokenizer, packing)
-        if (root / MANIFEST).exists():
-            manifest = _resumed(root, manifest)
+        if storage.exists(MANIFEST):
+            manifest = _resumed(storage, manifest)
         else:
-            run_pilot(chosen, root, folder, manifest, maker, staged)
-            publish_bytes(folder, MANIFEST, to_bytes(manifest))
-            publish_folder(folder, root)
-    if not (root / SEALED).exists():
-        _run_units(chosen, Begun.at(root, plan, manifest), maker, staged.totals.tokens)
-        seal_store(root, manifest, plan.num_units)
+            run_pilot(chosen, storage, LocalStorage(folder), manifest, maker, staged)
+            LocalStorage(folder).create(MANIFEST, to_bytes(manifest))
+            publish_folder(folder, storage)
+    if not storage.exists(SEALED):
+        _run_units(chosen, Begun.at(storage, plan, manifest), maker, staged.totals.tokens)
+        seal_store(storage, manifest, plan.num_units)
     else:
-        remove_scaffolding(root)  # a stop right after the seal may have left it
-        say(chosen, f"{root} is complete.")
-    return open_store(root)
+        storage.remove_below(SCAFFOLDING)  # a stop right after the seal may have left it
+        say(chosen, f"{storage.url} is complete.")
+    return open_store(storage)
 
 
-def _check_path(root: Path, resume: bool) -> None:
-    if not (resume and (root / MANIFEST).is_file()):
-        refuse_existing(root)
+def _check_place(storage: Storage, resume: bool) -> None:
+    if not (resume and storage.exists(MANIFEST)):
+        refuse_existing(storage)
 
 
 def _maker(options: BuildOptions, teacher: Teacher, tokenizer: Tokenizer | None, packing: Packing) -> TargetMaker:
@@ -207,20 +208,20 @@ def _manifest(
     )
 
 
-def _resumed(root: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+def _resumed(storage: Storage, wanted: dict[str, Any]) -> dict[str, Any]:
     """Return the manifest that is there, if it has the settings wanted."""
-    stored = read_manifest(root)
-    check_same_settings(root, stored, wanted)
+    stored = read_manifest(storage)
+    check_same_settings(storage, stored, wanted)
     return stored
 
 
 def _run_units(options: BuildOptions, store: Begun, maker: TargetMaker, num_tokens: int) -> None:
-    root, plan = store.root, store.plan
-    done = set(committed_units(root))
+    storage, plan = store.storage, store.plan
+    done = set(committed_units(storage))
     left = [unit for unit in range(plan.num_units) if unit not in done]
     if done:
         say(options, f"{len(done)} of {plan.num_units} units are committed already.")
-        num_tokens = sum(len(tokens) for unit in left for tokens, _ in read_plan(root / PLAN, *plan.bounds(unit)))
+        num_tokens = sum(len(tokens) for unit in left for tokens, _ in read_plan(storage, *plan.bounds(unit)))
     with Progress("building", num_tokens, unit="positions", quiet=options.quiet) as progress:
 
         def on_sequence(positions: int, writer: UnitWriter) -> None:

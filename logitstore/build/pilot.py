@@ -4,10 +4,8 @@ what the whole build will take.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from logitstore import codec
@@ -18,9 +16,9 @@ from logitstore.errors import InvalidInput, StoreError
 from logitstore.progress import Progress
 from logitstore.store.convert import Weighting, to_arrays
 from logitstore.store.frequency_table import fit_table, publish_table
-from logitstore.store.layout import PLAN
 from logitstore.store.pilot_file import publish_pilot
 from logitstore.store.plan_file import read_plan
+from logitstore.store.storage import Storage
 
 #: more would save less than 2 % of a store; a pilot is lost where a build stops before it has begun, so of a small
 #: corpus it is an eighth
@@ -40,16 +38,21 @@ def pilot_indexes(num_sequences: int, num_tokens: int, *, largest_share: float =
 
 
 def run_pilot(
-    options: BuildOptions, root: Path, folder: Path, manifest: dict[str, Any], maker: TargetMaker, staged: Staged
+    options: BuildOptions,
+    storage: Storage,
+    staging: Storage,
+    manifest: dict[str, Any],
+    maker: TargetMaker,
+    staged: Staged,
 ) -> None:
-    """Run the pilot, put its sequences and the frequency table into `folder`, and say what the whole will take.
+    """Run the pilot, put its sequences and the frequency table into `staging`, and say what the whole will take.
 
     Raises:
         StoreError: kind "disk-too-small", where the store will not fit; kind "disk-full".
         TeacherError, InvalidInput: as `run_unit` does.
     """
     indexes = pilot_indexes(staged.totals.sequences, staged.totals.tokens)
-    sequences = [(index, sequence) for index in indexes for sequence in read_plan(folder / PLAN, index, index + 1)]
+    sequences = [(index, sequence) for index in indexes for sequence in read_plan(staging, index, index + 1)]
     first, (tokens, starts) = sequences[0]
     list(maker.targets([(first, (tokens[:_WARM_UP_TOKENS], starts[:0]))]))
     arrays = {}
@@ -59,12 +62,12 @@ def run_pilot(
             arrays[index] = made
             progress.advance(len(made.tokens))
     seconds = time.monotonic() - begin
-    table = publish_table(folder, fit_table(list(arrays.values()), manifest))
+    table = publish_table(staging, fit_table(list(arrays.values()), manifest))
     blobs = {index: codec.encode(made, table) for index, made in arrays.items()}
-    publish_pilot(folder, blobs)
+    publish_pilot(staging, blobs)
     entries = sum(len(made.ids) for made in arrays.values())
     share = staged.totals.tokens / _num_tokens(sequences)
-    _project(options, root, staged, entries * share, sum(map(len, blobs.values())) * share, seconds * share)
+    _project(options, storage, staged, entries * share, sum(map(len, blobs.values())) * share, seconds * share)
 
 
 def _arrays(
@@ -85,21 +88,22 @@ def _num_tokens(sequences: list[tuple[int, PlannedSequence]]) -> int:
 
 
 def _project(
-    options: BuildOptions, root: Path, staged: Staged, num_entries: float, num_bytes: float, seconds: float
+    options: BuildOptions, storage: Storage, staged: Staged, num_entries: float, num_bytes: float, seconds: float
 ) -> None:
     """Say what the whole build will take, and refuse a disk that is too small for it."""
     positions = staged.totals.tokens
     size = int(num_bytes) + _OVERHEAD_BYTES
-    free = shutil.disk_usage(root.absolute().parent).free
+    free = storage.free_bytes()
+    room = "" if free is None else f"; {_bytes(free)} are free"
     say(
         options,
         f"{staged.totals.sequences} sequences, {positions} tokens. By a pilot from all over them: "
         f"{num_entries / positions:.1f} entries and {num_bytes / positions:.1f} bytes a position, about "
-        f"{_bytes(size)} and {_duration(seconds)} in all; {_bytes(free)} are free.",
+        f"{_bytes(size)} and {_duration(seconds)} in all{room}.",
     )
-    if size > free:
+    if free is not None and size > free:
         raise StoreError(
-            f"the store needs about {_bytes(size)}, and {root.absolute().parent} has {_bytes(free)} free. Make space, "
+            f"the store needs about {_bytes(size)}, and the disk of {storage.url} has {_bytes(free)} free. Make space, "
             "choose another path, or store fewer tokens (--limit-tokens) or fewer entries (--draws, --k).",
             kind="disk-too-small",
         )

@@ -21,9 +21,10 @@ from logitstore.samplers.philox import check_key
 from logitstore.store import Sequence, Store, open_store
 from logitstore.store.convert import Weighting, to_arrays
 from logitstore.store.frequency_table import fit_table, publish_table, read_store_table
-from logitstore.store.layout import MANIFEST, SEALED, publish_bytes, remove_scaffolding
+from logitstore.store.layout import MANIFEST, SCAFFOLDING, SEALED
 from logitstore.store.manifest import check_same_settings, new_manifest, read_manifest, to_bytes
 from logitstore.store.staging import publish_folder, staging_folder
+from logitstore.store.storage import LocalStorage, Storage, open_storage
 from logitstore.store.writer import UnitWriter, committed_units, refuse_existing, seal_store
 from logitstore.targets import SparseTargets, concatenate_targets
 
@@ -110,23 +111,23 @@ def thin_store(
         StoreError: kind "exists", "settings-differ", "disk-full", "unwritable"; or what is wrong with the old store,
             whereupon the new one stays unfinished, or is not begun.
     """
-    source, root = open_store(path), Path(out)
+    source, storage = open_store(path), open_storage(out)
     sampler = sampler_from_dict(source.manifest["sampler"])
     thinned_sampler(sampler, draws)
     assert isinstance(sampler, RandomSampling | Threshold)
     thinning = Thinning(source, sampler, draws, _seed(source, seed))
-    if source.path.resolve() in root.resolve().parents:
-        raise InvalidInput(f"{root} lies inside of the store {source.path}; choose a folder beside it.")
-    _begin(root, thinning, resume)
-    manifest = read_manifest(root)
+    if Path(source.path).resolve() in Path(storage.url).resolve().parents:
+        raise InvalidInput(f"{storage.url} lies inside of the store {source.path}; choose a folder beside it.")
+    _begin(storage, thinning, resume)
+    manifest = read_manifest(storage)
     plan = Plan(len(source), manifest["sequences_per_shard"])
-    if (root / SEALED).exists():
-        remove_scaffolding(root)  # a stop right after the seal may have left it
-        _say(f"{root} is complete.", quiet=quiet)
+    if storage.exists(SEALED):
+        storage.remove_below(SCAFFOLDING)  # a stop right after the seal may have left it
+        _say(f"{storage.url} is complete.", quiet=quiet)
     else:
-        _thin_units(root, manifest, plan, thinning, quiet)
-        seal_store(root, manifest, plan.num_units)
-    return open_store(root)
+        _thin_units(storage, manifest, plan, thinning, quiet)
+        seal_store(storage, manifest, plan.num_units)
+    return open_store(storage)
 
 
 def _seed(source: Store, seed: int | None) -> int:
@@ -138,17 +139,18 @@ def _seed(source: Store, seed: int | None) -> int:
     return chosen
 
 
-def _begin(root: Path, thinning: Thinning, resume: bool) -> None:
-    """Let an unfinished store be at `root`, with manifest and frequency table, or find it there."""
+def _begin(storage: Storage, thinning: Thinning, resume: bool) -> None:
+    """Let an unfinished store be there, with manifest and frequency table, or find it there."""
     manifest = thinning.manifest()
-    if resume and (root / MANIFEST).is_file():
-        check_same_settings(root, read_manifest(root), manifest)
+    if resume and storage.exists(MANIFEST):
+        check_same_settings(storage, read_manifest(storage), manifest)
         return
-    refuse_existing(root)
-    with staging_folder(root) as folder:
-        publish_table(folder, fit_table(list(_pilot(thinning, manifest)), manifest))
-        publish_bytes(folder, MANIFEST, to_bytes(manifest))
-        publish_folder(folder, root)
+    refuse_existing(storage)
+    with staging_folder(storage) as folder:
+        staging = LocalStorage(folder)
+        publish_table(staging, fit_table(list(_pilot(thinning, manifest)), manifest))
+        staging.create(MANIFEST, to_bytes(manifest))
+        publish_folder(folder, storage)
 
 
 def _pilot(thinning: Thinning, manifest: dict[str, Any]) -> Iterator[SequenceArrays]:
@@ -160,16 +162,16 @@ def _pilot(thinning: Thinning, manifest: dict[str, Any]) -> Iterator[SequenceArr
         yield to_arrays(sequence.tokens.numpy(), targets, weighting, manifest["vocab_size"], f"sequence {index}")
 
 
-def _thin_units(root: Path, manifest: dict[str, Any], plan: Plan, thinning: Thinning, quiet: bool) -> None:
-    done = set(committed_units(root))
+def _thin_units(storage: Storage, manifest: dict[str, Any], plan: Plan, thinning: Thinning, quiet: bool) -> None:
+    done = set(committed_units(storage))
     left = [unit for unit in range(plan.num_units) if unit not in done]
     if done:
         _say(f"{len(done)} of {plan.num_units} units are committed already.", quiet=quiet)
-    lengths, table = thinning.source.sequence_lengths, read_store_table(root)
+    lengths, table = thinning.source.sequence_lengths, read_store_table(storage)
     positions = sum(int(lengths[slice(*plan.bounds(unit))].sum()) for unit in left)
     with Progress("thinning", positions, unit="positions", quiet=quiet) as progress:
         for unit in left:
-            with UnitWriter(root, unit, manifest, table) as writer:
+            with UnitWriter(storage, unit, manifest, table) as writer:
                 for index in range(*plan.bounds(unit)):
                     sequence = thinning.source[index]
                     targets = thinning.targets(sequence)

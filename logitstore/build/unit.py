@@ -7,7 +7,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,9 +14,9 @@ from logitstore.build.plan import Plan
 from logitstore.build.sampling import PlannedSequence, TargetMaker
 from logitstore.codec import FrequencyTable
 from logitstore.store.frequency_table import read_store_table
-from logitstore.store.layout import PLAN
 from logitstore.store.pilot_file import read_pilot
 from logitstore.store.plan_file import read_plan
+from logitstore.store.storage import Storage
 from logitstore.store.writer import UnitWriter
 from logitstore.targets import SparseTargets
 
@@ -33,23 +32,23 @@ class Begun:
     """What stands of a store before its first unit.
 
     Attributes:
-        root: its folder.
+        storage: where it lies.
         plan: its units.
         manifest: its manifest.
         table: its frequency table.
         pilot: blobs of the sequences that ran to fit the table, by sequence; they do not run again.
     """
 
-    root: Path
+    storage: Storage
     plan: Plan
     manifest: dict[str, Any]
     table: FrequencyTable
     pilot: dict[int, bytes]
 
     @classmethod
-    def at(cls, root: Path, plan: Plan, manifest: dict[str, Any]) -> Self:
+    def at(cls, storage: Storage, plan: Plan, manifest: dict[str, Any]) -> Self:
         """Read what a store was begun with."""
-        return cls(root, plan, manifest, read_store_table(root), read_pilot(root))
+        return cls(storage, plan, manifest, read_store_table(storage), read_pilot(storage))
 
 
 def run_unit(store: Begun, unit: int, maker: TargetMaker, on_sequence: OnSequence) -> None:
@@ -59,8 +58,8 @@ def run_unit(store: Begun, unit: int, maker: TargetMaker, on_sequence: OnSequenc
         TeacherError, StoreError, InvalidInput: what the teacher or the writer raised; nothing of the unit stays.
     """
     start, stop = store.plan.bounds(unit)
-    planned = zip(range(start, stop), read_plan(store.root / PLAN, start, stop), strict=True)
-    with UnitWriter(store.root, unit, store.manifest, store.table) as writer:
+    planned = zip(range(start, stop), read_plan(store.storage, start, stop), strict=True)
+    with UnitWriter(store.storage, unit, store.manifest, store.table) as writer:
         with _WriterThread(writer, on_sequence) as thread:
             for sequence, made in _in_order(planned, maker, store.pilot):
                 thread.put(sequence, made)

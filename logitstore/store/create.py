@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,8 +16,9 @@ from logitstore import codec
 from logitstore.errors import InvalidInput, StoreError
 from logitstore.store import layout, manifest
 from logitstore.store.convert import PROBABILITY_BITS, Weighting, probability_fields, to_arrays
-from logitstore.store.frequency_table import fit_table, has_table, publish_table, read_store_table
+from logitstore.store.frequency_table import fit_table, publish_table, read_store_table
 from logitstore.store.index import read_commit
+from logitstore.store.storage import Storage, open_storage
 from logitstore.store.writer import UnitWriter, committed_units, refuse_existing, seal_store
 from logitstore.targets import Sampler, SparseTargets
 
@@ -35,22 +36,24 @@ def _narrow(ids: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
 class StoreWriter:
     """Writes a store sequence by sequence, in order; see `create_store`."""
 
-    def __init__(self, root: Path, stored: dict[str, Any]) -> None:
-        self.path, self.manifest = root, stored
+    def __init__(self, storage: Storage, stored: dict[str, Any]) -> None:
+        self.path, self.manifest, self._storage = storage.url, stored, storage
         self._per_shard: int = stored["sequences_per_shard"]
         self._weighting = Weighting.of(stored)
         self._unit: UnitWriter | None = None
-        self._table = read_store_table(root) if has_table(root) else None
+        self._table = read_store_table(storage) if storage.exists(layout.TABLE) else None
         #: sequences that wait for the frequency table, which is fitted to them
         self._held: list[tuple[codec.SequenceArrays, NDArray[np.int32]]] = []
-        done = committed_units(root)
+        done = committed_units(storage)
         if done != list(range(len(done))):
-            raise StoreError(f"{root} has gaps between its committed units {done}; build it anew.", kind="damaged")
+            raise StoreError(
+                f"{storage.url} has gaps between its committed units {done}; build it anew.", kind="damaged"
+            )
         self._units = len(done)
         #: sequences that are in the store; after a resume, the number to go on with
-        self.num_sequences = sum(read_commit(root / layout.commit_name(unit))[0].num_rows for unit in done)
+        self.num_sequences = sum(read_commit(storage, unit)[0].num_rows for unit in done)
         if self.num_sequences != self._units * self._per_shard:
-            raise StoreError(f"the last shard of {root} is a short one: nothing can follow it.", kind="damaged")
+            raise StoreError(f"the last shard of {storage.url} is a short one: nothing can follow it.", kind="damaged")
 
     def append(self, tokens: ArrayLike, targets: SparseTargets, *, document_starts: ArrayLike = ()) -> None:
         """Add the next sequence.
@@ -83,10 +86,10 @@ class StoreWriter:
     def _write_held(self) -> None:
         if self._table is None:
             pilot = [arrays for arrays, _ in self._held]
-            self._table = publish_table(self.path, fit_table(pilot, self.manifest))
+            self._table = publish_table(self._storage, fit_table(pilot, self.manifest))
         for arrays, starts in self._held:
             if self._unit is None:
-                self._unit = UnitWriter(self.path, self._units, self.manifest, self._table)
+                self._unit = UnitWriter(self._storage, self._units, self.manifest, self._table)
             self._unit.append_arrays(arrays, starts)
             if self._unit.num_sequences == self._per_shard:
                 self._commit()
@@ -112,11 +115,11 @@ class StoreWriter:
             raise InvalidInput(f"nothing was appended to {self.path}; a store holds at least one sequence.")
         self._write_held()
         self._commit()
-        seal_store(self.path, self.manifest, self._units)
+        seal_store(self._storage, self.manifest, self._units)
 
 
 def create_store(
-    path: str | Path,
+    path: str | os.PathLike[str],
     *,
     vocab_size: int,
     sampler: Sampler | Mapping[str, Any],
@@ -133,7 +136,7 @@ def create_store(
     shard or 32,768 positions, wait in memory: the store's frequency table is fitted to them.
 
     Args:
-        path: folder to make.
+        path: folder to make, or `s3://bucket/name`.
         vocab_size: V, columns of the teacher's logits, up to 2^20.
         sampler: what made the targets (its `to_dict` is recorded and says how weights are stored).
         teacher_temperature: temperature the logits were divided by before sampling.
@@ -161,15 +164,14 @@ def create_store(
         **known,
     )
     Weighting.of(wanted)
-    root = Path(path)
-    if resume and (root / layout.MANIFEST).exists():
-        stored = manifest.read_manifest(root)
-        manifest.check_same_settings(root, stored, wanted)
-        if (root / layout.SEALED).exists():
-            raise StoreError(f"{root} is complete; nothing can be added to it.", kind="exists")
-        return StoreWriter(root, stored)
-    refuse_existing(root)
-    with layout.disk_errors(root):
-        root.mkdir(parents=True, exist_ok=True)
-        layout.publish_bytes(root, layout.MANIFEST, manifest.to_bytes(wanted))
-    return StoreWriter(root, wanted)
+    storage = open_storage(path)
+    if resume and storage.exists(layout.MANIFEST):
+        stored = manifest.read_manifest(storage)
+        manifest.check_same_settings(storage, stored, wanted)
+        if storage.exists(layout.SEALED):
+            raise StoreError(f"{storage.url} is complete; nothing can be added to it.", kind="exists")
+        return StoreWriter(storage, stored)
+    refuse_existing(storage)
+    if not storage.create(layout.MANIFEST, manifest.to_bytes(wanted)):
+        raise StoreError(f"{storage.url} exists by now: another process was quicker.", kind="exists")
+    return StoreWriter(storage, wanted)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from logitstore.errors import InvalidInput
-from logitstore.store import layout
 from logitstore.store.export_parquet import write_parquet
 from logitstore.store.export_zarr import write_dense, write_flat
 from logitstore.store.reader import Sequence, Store, open_store
 from logitstore.store.staging import publish_folder, staging_folder
+from logitstore.store.storage import LocalStorage, disk_errors
 from logitstore.store.writer import refuse_existing
 
 ExportFormat = Literal["parquet", "zarr-flat", "dense"]
@@ -57,11 +57,11 @@ def export_store(
         raise InvalidInput(f"format is {format!r}; {', '.join(get_args(ExportFormat))} was wanted.")
     if limit_sequences is not None and limit_sequences < 1:
         raise InvalidInput(f"limit_sequences is {limit_sequences}; at least 1 was wanted.")
-    store, root = open_store(path), Path(out)
+    store, root = open_store(path), LocalStorage(out)
     refuse_existing(root)
     count = len(store) if limit_sequences is None else min(limit_sequences, len(store))
     with staging_folder(root) as folder:
-        with layout.disk_errors(root):
+        with disk_errors(root.url):
             _WRITERS[format](folder, _sequences(store, count, progress), _origin(store, count))
         publish_folder(folder, root)
 

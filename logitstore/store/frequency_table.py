@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from logitstore.codec import FrequencyTable, SequenceArrays
 from logitstore.errors import StoreError
 from logitstore.store import layout
 from logitstore.store.convert import Weighting
+from logitstore.store.storage import Storage
 
 
 def fit_table(samples: Sequence[SequenceArrays], manifest: Mapping[str, Any]) -> FrequencyTable:
@@ -18,38 +18,30 @@ def fit_table(samples: Sequence[SequenceArrays], manifest: Mapping[str, Any]) ->
     return FrequencyTable.fit(samples, vocab_size=manifest["vocab_size"], form=weighting.form, scale=weighting.scale)
 
 
-def publish_table(root: Path, table: FrequencyTable) -> FrequencyTable:
+def publish_table(storage: Storage, table: FrequencyTable) -> FrequencyTable:
     """Give the store its table; return the one that it has, which is another one where somebody else was quicker."""
-    won = layout.publish_bytes(root, layout.TABLE, table.to_bytes())
-    return table if won else read_store_table(root)
+    won = storage.create(layout.TABLE, table.to_bytes())
+    return table if won else read_store_table(storage)
 
 
-def has_table(root: Path) -> bool:
-    """Return whether the store has its table."""
-    return (root / layout.TABLE).is_file()
-
-
-def read_store_table(root: Path, sha256: str | None = None) -> FrequencyTable:
+def read_store_table(storage: Storage, sha256: str | None = None) -> FrequencyTable:
     """Return the table of a store.
 
     Args:
-        root: the store's folder.
+        storage: the store.
         sha256: the table's name, where the seal tells it.
 
     Raises:
         StoreError: kind "missing-table", "corrupt-table", "wrong-table" or "newer-format".
     """
-    path = root / layout.TABLE
-    try:
-        content = path.read_bytes()
-    except OSError as error:
+    path = storage.where(layout.TABLE)
+    if not storage.exists(layout.TABLE):
         raise StoreError(
-            f"the frequency table {path} cannot be read: {error.strerror or error}. Without it no sequence can be read; "
-            "copy the store anew.",
+            f"the frequency table {path} is missing. Without it no sequence can be read; copy the store anew.",
             kind="missing-table",
-        ) from None
+        )
     try:
-        table = FrequencyTable.from_bytes(content)
+        table = FrequencyTable.from_bytes(storage.read(layout.TABLE))
     except StoreError as error:
         raise StoreError(f"{path}: {error}", kind=error.kind) from None
     if sha256 is not None and table.sha256 != sha256:

@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from logitstore.errors import StoreError
+from logitstore.store.layout import INDEX, commit_name
+from logitstore.store.storage import Storage
 
 SCHEMA = pa.schema(
     [
@@ -55,34 +57,27 @@ class Rows:
         return bytes(sink.getvalue().to_pybytes())
 
 
-def _complete(table: pa.Table) -> pa.Table:
-    """Return a table with every column; what format 1 did not write is null."""
-    if "statistics_bytes" not in table.column_names:
-        place = SCHEMA.get_field_index("statistics_bytes")
-        table = table.add_column(place, SCHEMA.field(place), pa.nulls(table.num_rows, pa.int64()))
-    return table.cast(SCHEMA)
-
-
-def read_commit(path: Path) -> tuple[pa.Table, dict[str, Any]]:
-    """Return the rows and the shard's record of one commit."""
+def read_commit(storage: Storage, unit: int) -> tuple[pa.Table, dict[str, Any]]:
+    """Return the rows and the shard's record of one work unit's commit."""
+    name = commit_name(unit)
     try:
-        table = pq.read_table(path, schema=None, page_checksum_verification=True)
-        return _complete(table), dict(json.loads(table.schema.metadata[_RECORD_KEY]))
+        table = pq.read_table(pa.BufferReader(storage.read(name)), page_checksum_verification=True)
+        return table.cast(SCHEMA), dict(json.loads(table.schema.metadata[_RECORD_KEY]))
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise StoreError(f"commit record {path} cannot be read: {error}.", kind="damaged") from None
+        raise StoreError(f"commit record {storage.where(name)} cannot be read: {error}.", kind="damaged") from None
 
 
-def write_index(attempt: Path, commits: Iterable[Path]) -> dict[str, int]:
+def write_index(attempt: Path, storage: Storage, units: Iterable[int]) -> dict[str, int]:
     """Join commit records into the index; return the totals of all sequences."""
     totals = dict.fromkeys(_TOTALS, 0) | {"sequences": 0, "max_id": 0}
     with pq.ParquetWriter(attempt, SCHEMA, compression="zstd", write_page_checksum=True) as writer:
-        for path in commits:
-            table, _ = read_commit(path)
+        for unit in units:
+            table, _ = read_commit(storage, unit)
             writer.write_table(table.replace_schema_metadata(None))
             totals["sequences"] += table.num_rows
             totals["max_id"] = max(totals["max_id"], int(np.asarray(table["max_id"]).max(initial=0)))
             for name in _TOTALS:
-                totals[name] += int(np.asarray(table[name].fill_null(0)).sum())
+                totals[name] += int(np.asarray(table[name]).sum())
     return totals
 
 
@@ -105,21 +100,21 @@ class Index:
         return self._start_values[self._start_offsets[sequence] : self._start_offsets[sequence + 1]]
 
 
-def read_table(path: Path) -> pa.Table:
+def read_table(storage: Storage) -> pa.Table:
     """Return the whole index.
 
     Raises:
         StoreError: kind "damaged".
     """
     try:
-        return _complete(pq.read_table(path, page_checksum_verification=True))
+        return pq.read_table(pa.BufferReader(storage.read(INDEX)), page_checksum_verification=True).cast(SCHEMA)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise StoreError(f"the index {path} cannot be read: {error}.", kind="damaged") from None
+        raise StoreError(f"the index {storage.where(INDEX)} cannot be read: {error}.", kind="damaged") from None
 
 
-def read_index(path: Path) -> Index:
+def read_index(storage: Storage) -> Index:
     """Return what reading sequences needs of the index."""
-    table = read_table(path)
+    table = read_table(storage)
     starts = table["document_starts"].combine_chunks()
     if isinstance(starts, pa.ChunkedArray):
         starts = (

@@ -7,11 +7,11 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from logitstore.errors import InvalidInput, StoreError
 from logitstore.store.layout import FORMAT_NAME, FORMAT_VERSION, MANIFEST, SEALED
+from logitstore.store.storage import Storage
 
 MAX_VOCAB_SIZE = 1 << 20
 
@@ -53,31 +53,31 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def read_manifest(root: Path) -> dict[str, Any]:
+def read_manifest(storage: Storage) -> dict[str, Any]:
     """Return the manifest of a finished or unfinished store.
 
     Raises:
         StoreError: kind "not-a-store", "newer-format", "unsupported-format" or "damaged".
     """
-    path = root / MANIFEST
-    if not path.is_file():
-        found = "does not exist" if not root.exists() else f"has no {MANIFEST}"
-        raise StoreError(f"{root} is no store: it {found}. `logitstore build` makes one.", kind="not-a-store")
-    manifest = _read_json(path)
+    path, url = storage.where(MANIFEST), storage.url
+    if not storage.exists(MANIFEST):
+        found = f"has no {MANIFEST}" if storage.is_occupied() else "does not exist, or is empty"
+        raise StoreError(f"{url} is no store: it {found}. `logitstore build` makes one.", kind="not-a-store")
+    manifest = _read_json(storage, MANIFEST)
     if manifest.get("format") != FORMAT_NAME:
-        raise StoreError(f"{root} is no store: its {MANIFEST} is of something else.", kind="not-a-store")
+        raise StoreError(f"{url} is no store: its {MANIFEST} is of something else.", kind="not-a-store")
     found_version = manifest.get("format_version")
     if not isinstance(found_version, int) or found_version < 1:
         raise StoreError(f"{path} has the format version {found_version!r}; a whole number was wanted.", kind="damaged")
     if found_version > FORMAT_VERSION:
         raise StoreError(
-            f"{root} has format version {found_version}; this logitstore reads up to {FORMAT_VERSION}. "
+            f"{url} has format version {found_version}; this logitstore reads up to {FORMAT_VERSION}. "
             "Update logitstore (pip install -U logitstore).",
             kind="newer-format",
         )
     if found_version < FORMAT_VERSION:
         raise StoreError(
-            f"{root} has format version {found_version}, which no release wrote and this one does not read. Build the "
+            f"{url} has format version {found_version}, which no release wrote and this one does not read. Build the "
             "store anew.",
             kind="unsupported-format",
         )
@@ -89,22 +89,22 @@ def sealed_bytes(sealed: Mapping[str, Any]) -> bytes:
     return to_bytes({**sealed, "sha256": sha256(to_bytes(sealed))})
 
 
-def read_sealed(root: Path) -> dict[str, Any]:
+def read_sealed(storage: Storage) -> dict[str, Any]:
     """Return the sealed manifest.
 
     Raises:
         StoreError: kind "not-sealed" where the store is unfinished; "damaged" or "checksum-mismatch".
     """
-    path = root / SEALED
-    if not path.is_file():
+    path = storage.where(SEALED)
+    if not storage.exists(SEALED):
         raise StoreError(
-            f"{root} is unfinished: it has no {SEALED} yet. If no build is running on it, continue it with "
+            f"{storage.url} is unfinished: it has no {SEALED} yet. If no build is running on it, continue it with "
             "`logitstore build ... --resume`.",
             kind="not-sealed",
         )
-    sealed = _read_json(path)
+    sealed = _read_json(storage, SEALED)
     stored = sealed.pop("sha256", None)
-    if path.read_bytes() != to_bytes({**sealed, "sha256": stored}) or stored != sha256(to_bytes(sealed)):
+    if storage.read(SEALED) != to_bytes({**sealed, "sha256": stored}) or stored != sha256(to_bytes(sealed)):
         raise StoreError(f"{path} was changed: it does not have the hash it carries.", kind="checksum-mismatch")
     return sealed
 
@@ -127,7 +127,7 @@ def settings(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in flatten(dict(manifest)).items() if not informs(name)}
 
 
-def check_same_settings(root: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def check_same_settings(storage: Storage, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Refuse to go on with a store that was made with other settings.
 
     Raises:
@@ -140,7 +140,7 @@ def check_same_settings(root: Path, stored: Mapping[str, Any], wanted: Mapping[s
             f"{name}: the store has {there.get(name)!r}, asked for was {here.get(name)!r}" for name in names
         )
         raise StoreError(
-            f"{root} was begun with other settings ({lines}). Resume with the settings it has, or build another store.",
+            f"{storage.url} was begun with other settings ({lines}). Resume with the settings it has, or build another store.",
             kind="settings-differ",
         )
 
@@ -150,10 +150,11 @@ def settings_sha256(manifest: Mapping[str, Any]) -> str:
     return sha256(json.dumps(settings(manifest), sort_keys=True).encode())
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(storage: Storage, name: str) -> dict[str, Any]:
+    path = storage.where(name)
     try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        document = json.loads(storage.read(name))
+    except ValueError as error:
         raise StoreError(f"{path} cannot be read: {error}.", kind="damaged") from None
     if not isinstance(document, dict):
         raise StoreError(f"{path} holds no JSON object.", kind="damaged")

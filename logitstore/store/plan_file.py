@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from logitstore.errors import StoreError
-from logitstore.store.layout import disk_errors
+from logitstore.store.layout import PLAN
+from logitstore.store.storage import Storage, disk_errors
 
 _SCHEMA = pa.schema([("tokens", pa.list_(pa.int32())), ("document_starts", pa.list_(pa.int32()))])
 _ROWS_PER_GROUP = 256
@@ -44,21 +45,23 @@ def write_plan(path: Path, sequences: Iterable[tuple[NDArray[np.int32], NDArray[
     return PlanTotals(num_sequences, num_tokens)
 
 
-def read_plan(path: Path, start: int, stop: int) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32]]]:
+def read_plan(storage: Storage, start: int, stop: int) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32]]]:
     """Yield (tokens, document starts) of the sequences `start:stop`.
 
     Raises:
         StoreError: kind "damaged".
     """
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with storage.open(PLAN) as stream, pq.ParquetFile(stream, page_checksum_verification=True) as file:
             for group in range(start // _ROWS_PER_GROUP, -(-stop // _ROWS_PER_GROUP)):
                 first = group * _ROWS_PER_GROUP
                 table = file.read_row_group(group)
                 for row in range(max(start - first, 0), min(stop - first, table.num_rows)):
                     yield tuple(table[name][row].values.to_numpy() for name in _SCHEMA.names)
     except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"the plan {path} cannot be read: {error}. Build the store anew.", kind="damaged") from None
+        raise StoreError(
+            f"the plan {storage.where(PLAN)} cannot be read: {error}. Build the store anew.", kind="damaged"
+        ) from None
 
 
 def _table(rows: list[tuple[NDArray[np.int32], NDArray[np.int32]]]) -> Any:

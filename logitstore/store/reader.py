@@ -24,6 +24,7 @@ from logitstore.store.convert import Weighting, to_targets
 from logitstore.store.frequency_table import read_store_table
 from logitstore.store.index import Index, read_index
 from logitstore.store.shard import ShardReader
+from logitstore.store.storage import LocalStorage, Storage, open_storage
 from logitstore.targets import SparseTargets
 
 #: shards kept open, a file descriptor and an index each
@@ -51,15 +52,16 @@ class Store:
     """A sealed store, read-only: `len(store)` sequences, `store[i]`; may be pickled and used after a fork.
 
     Attributes:
-        path: its folder.
+        path: its folder or address.
         manifest: what it was made from, and under "sealed" what it came to.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.manifest: dict[str, Any] = manifest.read_manifest(path)
-        sealed = manifest.read_sealed(path)
-        check_file(path / layout.MANIFEST, sealed.get("manifest_sha256"))
+    def __init__(self, storage: Storage) -> None:
+        self.path: Path | str = storage.root if isinstance(storage, LocalStorage) else storage.url
+        self.storage = storage
+        self.manifest: dict[str, Any] = manifest.read_manifest(storage)
+        sealed = manifest.read_sealed(storage)
+        check_file(storage, layout.MANIFEST, sealed.get("manifest_sha256"))
         self.manifest["sealed"] = sealed
         self._weighting = Weighting.of(self.manifest)
         self._per_shard: int = self.manifest["sequences_per_shard"]
@@ -67,13 +69,13 @@ class Store:
 
     @cached_property
     def _index(self) -> Index:
-        check_file(self.path / layout.INDEX, self.manifest["sealed"]["index_sha256"])
-        return read_index(self.path / layout.INDEX)
+        check_file(self.storage, layout.INDEX, self.manifest["sealed"]["index_sha256"])
+        return read_index(self.storage)
 
     @cached_property
     def table(self) -> codec.FrequencyTable:
         """The frequency table, which all sequences were encoded with."""
-        return read_store_table(self.path, self.manifest["sealed"]["table_sha256"])
+        return read_store_table(self.storage, self.manifest["sealed"]["table_sha256"])
 
     @cached_property
     def manifest_sha256(self) -> str:
@@ -140,34 +142,33 @@ class Store:
         if unit in self._shards:
             self._shards.move_to_end(unit)
             return self._shards[unit]
-        reader = ShardReader(self.path / layout.shard_name(unit), self._per_shard)
+        reader = ShardReader(self.storage, layout.shard_name(unit), self._per_shard)
         self._shards[unit] = reader
         if len(self._shards) > _OPEN_SHARDS:
             self._shards.popitem(last=False)[1].close()
         return reader
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Store, (self.path,)
+        return Store, (self.storage,)
 
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r}, {len(self)} sequences, {self.manifest['sampler']})"
 
 
-def open_store(path: str | os.PathLike[str]) -> Store:
-    """Open a sealed store for reading.
+def open_store(path: str | os.PathLike[str] | Storage) -> Store:
+    """Open a sealed store, a folder or `s3://bucket/name`, for reading.
 
     Raises:
         StoreError: kind "not-a-store", "not-sealed", "newer-format", "damaged" or "checksum-mismatch".
     """
-    return Store(Path(path))
+    return Store(open_storage(path))
 
 
-def check_file(path: Path, sha256: Any) -> None:
+def check_file(storage: Storage, name: str, sha256: Any) -> None:
     """Raise StoreError where a file's hash is not the one its record says."""
-    if not path.is_file():
-        raise StoreError(f"{path} is missing.", kind="damaged")
-    found = layout.file_sha256(path)
+    found = storage.sha256(name)
     if found != sha256:
         raise StoreError(
-            f"{path} has SHA-256 {found}, its record says {sha256}. It was changed.", kind="checksum-mismatch"
+            f"{storage.where(name)} has SHA-256 {found}, its record says {sha256}. It was changed.",
+            kind="checksum-mismatch",
         )

@@ -14,7 +14,6 @@ import struct
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -23,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitstore.errors import StoreError
-from logitstore.store.layout import attempt_path, disk_errors, publish
+from logitstore.store.storage import Storage, disk_errors
 
 _VALUE = struct.Struct("<II")
 _MISSING = np.uint64(2**64 - 1)
@@ -40,8 +39,8 @@ class ShardFile:
 class ShardWriter:
     """Writes one shard under an attempt name; `publish` gives it its lasting one. Leaving early removes it."""
 
-    def __init__(self, root: Path, sequences_per_shard: int) -> None:
-        self._attempt = attempt_path(root)
+    def __init__(self, storage: Storage, sequences_per_shard: int) -> None:
+        self._storage, self._attempt = storage, storage.scratch()
         self._index = np.full((sequences_per_shard, 2), _MISSING, dtype="<u8")
         self._hash = hashlib.sha256()
         self._offset = 0
@@ -55,15 +54,15 @@ class ShardWriter:
         self._write(_VALUE.pack(1, len(blob)) + blob)
         self.num_sequences += 1
 
-    def publish(self, target: Path) -> tuple[bool, ShardFile]:
+    def publish(self, name: str) -> tuple[bool, ShardFile]:
         """Finish, sync and publish the shard; tell whether it is this one that got the name, and what it is."""
         index = self._index.tobytes()
         self._write(index + struct.pack("<I", google_crc32c.value(index)))
-        with disk_errors(target):
+        with disk_errors(self._storage.where(name)):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-        return publish(self._attempt, target), ShardFile(self._offset, self._hash.hexdigest())
+        return self._storage.create_from(name, self._attempt), ShardFile(self._offset, self._hash.hexdigest())
 
     def _write(self, data: bytes) -> None:
         with disk_errors(self._attempt):
@@ -90,14 +89,14 @@ class ShardReader:
         StoreError: kind "missing-shard", "truncated" or "checksum-mismatch".
     """
 
-    def __init__(self, path: Path, sequences_per_shard: int) -> None:
-        self.path = path
+    def __init__(self, storage: Storage, name: str, sequences_per_shard: int) -> None:
+        self.where = storage.where(name)
         try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            text = (
-                f"shard {path} cannot be opened: {error.strerror}. `logitstore verify STORE` lists all that is missing."
-            )
+            self._reader = storage.reader(name)
+        except StoreError as error:
+            if error.kind != "missing-file":
+                raise
+            text = f"shard {self.where} is missing. `logitstore verify STORE` lists all that is."
             raise StoreError(text, kind="missing-shard") from None
         try:
             self._index = self._read_index(sequences_per_shard)
@@ -106,16 +105,15 @@ class ShardReader:
             raise
 
     def _read_index(self, sequences_per_shard: int) -> NDArray[np.uint64]:
-        length = 16 * sequences_per_shard + 4
-        size = os.fstat(self._descriptor).st_size
+        length, size = 16 * sequences_per_shard + 4, self._reader.size
         if size < length:
-            text = f"shard {self.path} has {size} bytes, fewer than its index alone ({length}); it was cut short."
+            text = f"shard {self.where} has {size} bytes, fewer than its index alone ({length}); it was cut short."
             raise StoreError(text, kind="truncated")
-        data = os.pread(self._descriptor, length, size - length)
+        data = self._reader.read(size - length, length)
         stored = struct.unpack("<I", data[-4:])[0]
         found = google_crc32c.value(data[:-4])
         if found != stored:
-            text = f"the index of shard {self.path} has crc32c {found:08x}, its record says {stored:08x}. The shard is damaged."
+            text = f"the index of shard {self.where} has crc32c {found:08x}, its record says {stored:08x}. The shard is damaged."
             raise StoreError(text, kind="checksum-mismatch")
         return np.frombuffer(data[:-4], dtype="<u8").reshape(-1, 2)
 
@@ -123,21 +121,20 @@ class ShardReader:
         """Return the blob at a place of the shard."""
         offset, length = (int(value) for value in self._index[place])
         if offset == _MISSING or length < _VALUE.size:
-            raise StoreError(f"shard {self.path} holds nothing at place {place}.", kind="missing-sequence")
-        data = os.pread(self._descriptor, length, offset) if offset < 1 << 62 and length < 1 << 40 else b""
+            raise StoreError(f"shard {self.where} holds nothing at place {place}.", kind="missing-sequence")
+        data = self._reader.read(offset, length) if offset < 1 << 62 and length < 1 << 40 else b""
         if len(data) != length or _VALUE.unpack_from(data) != (1, length - _VALUE.size):
-            raise StoreError(f"shard {self.path} is cut short or damaged at place {place}.", kind="truncated")
+            raise StoreError(f"shard {self.where} is cut short or damaged at place {place}.", kind="truncated")
         return data[_VALUE.size :]
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the shard."""
+        return self._reader.size
 
     def close(self) -> None:
         """Close the file."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def __del__(self) -> None:
-        if hasattr(self, "_descriptor"):
-            self.close()
+        self._reader.close()
 
 
 def array_metadata(num_sequences: int, sequences_per_shard: int) -> tuple[bytes, bytes]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import Any
 
-from logitstore.store.layout import folder_bytes
 from logitstore.store.reader import open_store
 from logitstore.store.teacher_means import teacher_means
 
 
-def store_statistics(path: str | Path) -> dict[str, Any]:
+def store_statistics(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return counts and sizes of a sealed store, as JSON.
 
     `bytes_per_position` is all files over `positions` (positions with a target); "entries", "tokens" and "statistics"
@@ -23,8 +22,8 @@ def store_statistics(path: str | Path) -> dict[str, Any]:
     store = open_store(path)
     totals = store.manifest["sealed"]["totals"]
     positions = max(totals["positions"], 1)
-    size = folder_bytes(store.path)
-    statistics_bytes = totals.get("statistics_bytes", 0)
+    size = store.storage.total_bytes()
+    statistics_bytes = totals["statistics_bytes"]
     rest = size - totals["entry_bytes"] - totals["token_bytes"] - statistics_bytes
     teacher = {"teacher": teacher_means(store)} if statistics_bytes else {}
     return {

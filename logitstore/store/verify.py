@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from logitstore import codec
@@ -16,15 +16,8 @@ from logitstore.store.reader import Store, check_file, open_store
 from logitstore.store.writer import describe_blob
 from logitstore.targets import check_ids
 
-_TOP_LEVEL = {
-    layout.MANIFEST,
-    layout.SEALED,
-    layout.INDEX,
-    layout.TABLE,
-    layout.GROUP,
-    layout.ARRAY,
-    *layout.SCAFFOLDING,
-}
+#: files that each store has once
+_ONCE = {layout.MANIFEST, layout.SEALED, layout.TABLE, layout.GROUP, f"{layout.ARRAY}/{layout.GROUP}"}
 
 
 @dataclass(frozen=True)
@@ -46,26 +39,25 @@ class Finding:
         return asdict(self)
 
 
-def verify_store(path: str | Path, *, progress: Callable[[int, int], None] | None = None) -> list[Finding]:
+def verify_store(path: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None) -> list[Finding]:
     """Read every byte of a store, and return what is wrong with it: nothing, where the list is empty.
 
     Checked are the hashes of manifest, index and shards; each sequence's checksum, its row in the index, its tokens'
     hash, the range of its ids and the sum of its weights; and files that do not belong there.
 
     Args:
-        path: the store's folder.
+        path: the store's folder or address.
         progress: called with the sequences done and their number.
 
     Raises:
         StoreError: kind "not-a-store", "not-sealed" or "newer-format": there is nothing to verify.
     """
-    root = Path(path)
     try:
-        store = open_store(root)
+        store = open_store(path)
     except StoreError as error:
         if error.kind in StoreError.refused_kinds:
             raise
-        return [Finding(error.kind, str(root), str(error))]
+        return [Finding(error.kind, str(path), str(error))]
     findings = list(_check_files(store))
     if any(finding.where in (layout.INDEX, layout.TABLE) for finding in findings):
         return findings  # no sequence can be read
@@ -77,26 +69,24 @@ def _check_files(store: Store) -> Iterator[Finding]:
     named = [(layout.INDEX, sealed["index_sha256"])] + [(shard["shard"], shard["sha256"]) for shard in sealed["shards"]]
     for name, sha256 in named:
         try:
-            check_file(store.path / name, sha256)
+            check_file(store.storage, name, sha256)
         except StoreError as error:
-            yield Finding("missing-shard" if error.kind == "damaged" else error.kind, name, str(error))
+            yield Finding(error.kind, name, str(error))
     try:
         store.table  # noqa: B018 - it is read, and checked, here
     except StoreError as error:
         yield Finding(error.kind, layout.TABLE, str(error))
     for name in (layout.GROUP, f"{layout.ARRAY}/{layout.GROUP}"):
-        if not (store.path / name).is_file():
+        if not store.storage.exists(name):
             yield Finding("damaged", name, f"{name} is missing; zarr-python cannot open the store without it.")
-    expected = {name for name, _ in named}
-    shards = (store.path / layout.ARRAY / "c").glob("*")
-    for path in sorted([path for path in store.path.iterdir() if path.name not in _TOP_LEVEL] + list(shards)):
-        name = path.relative_to(store.path).as_posix()
-        if name not in expected:
+    expected = {name for name, _ in named} | _ONCE
+    for name in store.storage.names():
+        if name not in expected and name.split("/")[0] not in layout.SCAFFOLDING:
             yield Finding("orphan", name, f"{name} is no part of this store.")
 
 
 def _check_sequences(store: Store, progress: Callable[[int, int], None]) -> Iterator[Finding]:
-    table = read_table(store.path / layout.INDEX)
+    table = read_table(store.storage)
     rows = table.drop_columns(["document_starts"]).to_pylist()
     if len(rows) != len(store):
         text = f"the index has {len(rows)} rows, the seal says {len(store)}."
@@ -116,7 +106,7 @@ def _check_sequence(store: Store, index: int, row: dict[str, Any], weighting: We
     arrays = codec.decode(blob, store.table)
     codec.check_sequence(arrays)
     found = describe_blob(index, blob, arrays)
-    differing = [name for name, value in found.items() if row[name] not in (None, value)]
+    differing = [name for name, value in found.items() if row[name] != value]
     if differing:
         name = differing[0]
         text = f"sequence {index} has {name} {_short(found[name])}, the index says {_short(row[name])}."

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import PurePosixPath
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +21,7 @@ from logitstore.store.convert import Weighting, to_arrays
 from logitstore.store.frequency_table import read_store_table
 from logitstore.store.index import Rows, read_commit, write_index
 from logitstore.store.shard import ShardFile, ShardReader, ShardWriter, array_metadata
+from logitstore.store.storage import Storage, disk_errors
 from logitstore.targets import SparseTargets
 
 
@@ -30,11 +31,11 @@ class UnitWriter:
     Used as a context; without `commit` nothing of it stays.
     """
 
-    def __init__(self, root: Path, unit: int, stored: Mapping[str, Any], table: codec.FrequencyTable) -> None:
-        self._root, self._unit, self._manifest, self._table = root, unit, stored, table
+    def __init__(self, storage: Storage, unit: int, stored: Mapping[str, Any], table: codec.FrequencyTable) -> None:
+        self._storage, self._unit, self._manifest, self._table = storage, unit, stored, table
         self._weighting = Weighting.of(stored)
         self._first = unit * stored["sequences_per_shard"]
-        self._shard = ShardWriter(root, stored["sequences_per_shard"])
+        self._shard = ShardWriter(storage, stored["sequences_per_shard"])
         self._rows = Rows()
         self.num_sequences = self.num_positions = self.num_entries = self.num_bytes = 0
 
@@ -71,11 +72,10 @@ class UnitWriter:
         Raises:
             StoreError: kind "duplicate-differs", where the copy committed first has other bytes.
         """
-        target = self._root / layout.shard_name(self._unit)
-        won, shard = self._shard.publish(target)
+        won, shard = self._shard.publish(layout.shard_name(self._unit))
         rows = self._rows
         if not won:
-            shard, rows = self._adopt(target, shard)
+            shard, rows = self._adopt(shard)
         record = {
             "unit": self._unit,
             "shard": layout.shard_name(self._unit),
@@ -83,28 +83,28 @@ class UnitWriter:
             "sha256": shard.sha256,
             "settings_sha256": manifest.settings_sha256(self._manifest),
         }
-        name = layout.commit_name(self._unit)
-        if not layout.publish_bytes(self._root, name, rows.to_bytes(record)):
-            _, first = read_commit(self._root / name)
+        if not self._storage.create(layout.commit_name(self._unit), rows.to_bytes(record)):
+            _, first = read_commit(self._storage, self._unit)
             if first != record:
                 text = f"unit {self._unit} was committed with shard hash {first.get('sha256')}, this run made {shard.sha256}."
                 raise StoreError(f"{text} The first copy stays; resume to go on.", kind="duplicate-differs")
 
-    def _adopt(self, target: Path, ours: ShardFile) -> tuple[ShardFile, Rows]:
+    def _adopt(self, ours: ShardFile) -> tuple[ShardFile, Rows]:
         """Return the shard that an earlier attempt published: ours if it is equal, else what it holds."""
-        sha256 = layout.file_sha256(target)
+        name = layout.shard_name(self._unit)
+        sha256 = self._storage.sha256(name)
         if sha256 == ours.sha256:
             return ours, self._rows
         rows = Rows()
-        reader = ShardReader(target, self._manifest["sequences_per_shard"])
+        reader = ShardReader(self._storage, name, self._manifest["sequences_per_shard"])
         for place, starts in enumerate(self._rows.columns["document_starts"]):
             blob = reader.read(place)
             found = describe_blob(self._first + place, blob, codec.decode(blob, self._table))
             rows.append(**found, document_starts=starts)
         if rows.columns["tokens_sha256"] != self._rows.columns["tokens_sha256"]:
-            text = f"{target} is there already and holds other tokens than unit {self._unit} of this build."
+            text = f"{reader.where} is there already and holds other tokens than unit {self._unit} of this build."
             raise StoreError(f"{text} Build another store.", kind="duplicate-differs")
-        return ShardFile(target.stat().st_size, sha256), rows
+        return ShardFile(reader.num_bytes, sha256), rows
 
     def __enter__(self) -> Self:
         return self
@@ -133,53 +133,50 @@ def describe_blob(index: int, blob: bytes, arrays: codec.SequenceArrays) -> dict
     }
 
 
-def committed_units(root: Path) -> list[int]:
+def committed_units(storage: Storage) -> list[int]:
     """Return the work units that have a commit record, ascending."""
-    return sorted(int(path.stem) for path in (root / layout.COMMITS).glob("*.parquet"))
+    return sorted(int(PurePosixPath(name).stem) for name in storage.names(layout.COMMITS))
 
 
-def seal_store(root: Path, stored: Mapping[str, Any], num_units: int) -> None:
+def seal_store(storage: Storage, stored: Mapping[str, Any], num_units: int) -> None:
     """Finish a store whose units are all committed: index, Zarr metadata, and last the sealed manifest.
 
     Raises:
         StoreError: kind "not-sealed", where units are missing.
     """
-    missing = sorted(set(range(num_units)) - set(committed_units(root)))
+    missing = sorted(set(range(num_units)) - set(committed_units(storage)))
     if missing:
         raise StoreError(
-            f"{root} lacks {len(missing)} of {num_units} units, the first is {missing[0]}.", kind="not-sealed"
+            f"{storage.url} lacks {len(missing)} of {num_units} units, the first is {missing[0]}.", kind="not-sealed"
         )
-    commits = [root / layout.commit_name(unit) for unit in range(num_units)]
-    shards = [read_commit(path)[1] for path in commits]
-    attempt = layout.attempt_path(root)
+    shards = [read_commit(storage, unit)[1] for unit in range(num_units)]
+    attempt = storage.scratch()
     try:
-        with layout.disk_errors(root / layout.INDEX):
-            totals = write_index(attempt, commits)
+        with disk_errors(storage.where(layout.INDEX)):
+            totals = write_index(attempt, storage, range(num_units))
             with attempt.open("rb+") as file:
                 os.fsync(file.fileno())
-        layout.publish(attempt, root / layout.INDEX)
+        storage.create_from(layout.INDEX, attempt)
     finally:
         attempt.unlink(missing_ok=True)
     group, array = array_metadata(totals["sequences"], stored["sequences_per_shard"])
-    layout.publish_bytes(root, layout.GROUP, group)
-    layout.publish_bytes(root, f"{layout.ARRAY}/{layout.GROUP}", array)
+    storage.create(layout.GROUP, group)
+    storage.create(f"{layout.ARRAY}/{layout.GROUP}", array)
     sealed = {
         "format_version": stored["format_version"],
-        "manifest_sha256": layout.file_sha256(root / layout.MANIFEST),
-        "index_sha256": layout.file_sha256(root / layout.INDEX),
-        "table_sha256": read_store_table(root).sha256,
+        "manifest_sha256": storage.sha256(layout.MANIFEST),
+        "index_sha256": storage.sha256(layout.INDEX),
+        "table_sha256": read_store_table(storage).sha256,
         "totals": totals,
         "shards": [{name: shard[name] for name in ("shard", "bytes", "sha256")} for shard in shards],
     }
-    layout.publish_bytes(root, layout.SEALED, manifest.sealed_bytes(sealed))
-    layout.remove_scaffolding(root)
+    storage.create(layout.SEALED, manifest.sealed_bytes(sealed))
+    storage.remove_below(layout.SCAFFOLDING)
 
 
-def refuse_existing(root: Path) -> None:
-    """Raise StoreError, kind "exists", where something is at `root` already; an empty folder is fine."""
-    if root.is_dir() and not root.is_symlink() and not any(root.iterdir()):
-        return
-    if root.exists() or root.is_symlink():
+def refuse_existing(storage: Storage) -> None:
+    """Raise StoreError, kind "exists", where something is at the store's place already; an empty folder is fine."""
+    if storage.is_occupied():
         raise StoreError(
-            f"{root} exists. Choose another path, or go on with an unfinished store by --resume.", kind="exists"
+            f"{storage.url} exists. Choose another path, or go on with an unfinished store by --resume.", kind="exists"
         )

@@ -135,26 +135,21 @@ def test_an_interrupted_build_resumes_to_the_same_bytes(tmp_path, text, error):
 
 
 @pytest.mark.usefixtures("units_of_four")
-def test_a_shard_without_a_commit_record_is_taken_over(tmp_path, text):
-    from logitstore.store import layout
-
-    def stop_at_the_record(logits):
-        return logits
+def test_a_shard_without_a_commit_record_is_taken_over(tmp_path, text, monkeypatch):
+    from logitstore.store.storage import LocalStorage
 
     run(tmp_path / "whole", text)
-    real = layout.publish_bytes
+    real = LocalStorage.create
 
-    def no_record(root, name, data):
+    def no_record(self, name, content):
         if name.startswith("commits"):
             raise KeyboardInterrupt
-        return real(root, name, data)
+        return real(self, name, content)
 
-    layout.publish_bytes = no_record
-    try:
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalStorage, "create", no_record)
         with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "s", text, teacher=toy_teacher(stop_at_the_record))
-    finally:
-        layout.publish_bytes = real
+            run(tmp_path / "s", text)
     assert (tmp_path / "s" / "sequences" / "c" / "0").exists()
     run(tmp_path / "s", text, resume=True)
     assert bytes_of(tmp_path / "s") == bytes_of(tmp_path / "whole")

@@ -9,6 +9,7 @@ from logitstore.samplers import RandomSampling, TopK
 from logitstore.store import create_store, open_store, verify_store
 from logitstore.store.frequency_table import fit_table, publish_table
 from logitstore.store.manifest import read_manifest
+from logitstore.store.storage import LocalStorage
 from logitstore.store.writer import UnitWriter
 from logitstore.targets import SparseTargets
 from tests.support.stores import make_store, random_targets
@@ -23,6 +24,8 @@ def refused(kind, function, *arguments, match=""):
 
 def test_a_path_that_is_no_store_is_refused(tmp_path):
     assert refused("not-a-store", open_store, tmp_path / "nothing", match="does not exist").exit_code == 2
+    refused("not-a-store", open_store, tmp_path, match="is empty")
+    (tmp_path / "other.txt").write_text("x")
     refused("not-a-store", open_store, tmp_path, match="has no manifest.json")
     (tmp_path / "manifest.json").write_text('{"format": "other"}')
     refused("not-a-store", open_store, tmp_path, match="something else")
@@ -209,11 +212,13 @@ def test_what_a_store_would_not_keep_is_refused(tmp_path, more):
 def half_written(path, seed):
     """Write a store of one shard up to the shard, without its commit record."""
     tokens, targets = random_targets([3, 4], seed=seed)
-    unit = UnitWriter(path, 0, read_manifest(path), publish_table(path, fit_table([], read_manifest(path))))
+    storage = LocalStorage(path)
+    manifest = read_manifest(storage)
+    unit = UnitWriter(storage, 0, manifest, publish_table(storage, fit_table([], manifest)))
     with unit:
         for ids, part in zip(tokens, targets, strict=True):
             unit.append(ids, part, np.zeros(0, np.int32))
-        unit._shard.publish(path / "sequences" / "c" / "0")
+        unit._shard.publish("sequences/c/0")
     return tokens, targets
 
 
@@ -244,11 +249,11 @@ def test_a_shard_of_other_tokens_is_never_taken_over(tmp_path):
 def test_a_second_commit_that_differs_is_reported_and_the_first_stays(tmp_path):
     options = {"vocab_size": 50, "sampler": RandomSampling(8), "sequences_per_shard": 2}
     create_store(tmp_path / "s", **options)
-    manifest = read_manifest(tmp_path / "s")
+    manifest = read_manifest(LocalStorage(tmp_path / "s"))
     table = fit_table([], manifest)
     tokens, targets = random_targets([3, 4])
     for settings in (manifest, manifest | {"seed": 5}):
-        with UnitWriter(tmp_path / "s", 0, settings, table) as unit:
+        with UnitWriter(LocalStorage(tmp_path / "s"), 0, settings, table) as unit:
             for ids, part in zip(tokens, targets, strict=True):
                 unit.append(ids, part, np.zeros(0, np.int32))
             if settings is manifest:

@@ -11,7 +11,7 @@ from logitstore.codec import probability_error
 from logitstore.errors import InvalidInput, StoreError
 from logitstore.samplers import RandomSampling, Threshold, TopK, TopP
 from logitstore.store import create_store, open_store, store_statistics, verify_store
-from logitstore.store.layout import folder_bytes
+from logitstore.store.storage import LocalStorage
 from logitstore.targets import SparseTargets
 from tests.support.stores import make_store, random_targets
 
@@ -117,7 +117,7 @@ def test_statistics_add_up(tmp_path):
     assert statistics["sequences"] == 3
     assert statistics["tokens"] == statistics["positions"] == 26
     assert statistics["entries"] == sum(part.num_entries for part in targets)
-    assert statistics["bytes_total"] == folder_bytes(tmp_path / "s")
+    assert statistics["bytes_total"] == LocalStorage(tmp_path / "s").total_bytes()
     assert sum(statistics["bytes_per_position_split"].values()) == pytest.approx(statistics["bytes_per_position"])
 
 

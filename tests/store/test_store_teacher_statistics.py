@@ -3,13 +3,12 @@ import json
 import math
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 
 from logitstore.errors import InvalidInput
 from logitstore.samplers import RandomSampling, Threshold, TopK, teacher_statistics
-from logitstore.store import create_store, layout, manifest, open_store, store_statistics, verify_store
+from logitstore.store import create_store, open_store, store_statistics, verify_store
 from logitstore.store.teacher_means import teacher_means
 from logitstore.targets import STATISTIC_FIELDS, SparseTargets
 from tests.support.stores import make_store
@@ -184,20 +183,3 @@ def test_statistics_that_cannot_be_ones_are_refused(tmp_path, field, values, mes
         create_store(tmp_path / "s", vocab_size=9, sampler=RandomSampling(4)) as writer,
     ):
         writer.append([1, 2], targets)
-
-
-def test_an_index_without_the_column_is_read(tmp_path):
-    # as format 1 wrote it before statistics had a column
-    root = tmp_path / "s"
-    make_statistics_store(root)
-    index = root / layout.INDEX
-    pq.write_table(pq.read_table(index).drop_columns(["statistics_bytes"]), index, write_page_checksum=True)
-    sealed = manifest.read_sealed(root)
-    del sealed["totals"]["statistics_bytes"]
-    sealed["index_sha256"] = layout.file_sha256(index)
-    (root / layout.SEALED).write_bytes(manifest.sealed_bytes(sealed))
-    assert verify_store(root) == []
-    statistics = store_statistics(root)
-    assert statistics["bytes_per_position_split"]["statistics"] == 0
-    assert sum(statistics["bytes_per_position_split"].values()) == pytest.approx(statistics["bytes_per_position"])
-    assert open_store(root)[0].targets.teacher_entropy is not None
