@@ -28,7 +28,7 @@ Examples:
   logitstore estimate --teacher ./gguf --gguf-file model.gguf --data a.jsonl --json
 """
 )
-@source_options
+@source_options(required=True)
 @click.option(
     "--positions",
     type=click.IntRange(min=1),

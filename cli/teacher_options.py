@@ -19,16 +19,12 @@ class BatchSize(click.ParamType[int | None]):
         return None if value in ("auto", None) else click.IntRange(min=1).convert(value, param, ctx)
 
 
+_TEACHER = "Causal language model: hub id or local folder (safetensors or GGUF)."
+_DATA = "File (.txt, .jsonl, .parquet), folder or glob; repeatable."
 _SOURCE = (
-    click.option(
-        "--teacher", required=True, help="Causal language model: hub id or local folder (safetensors or GGUF)."
-    ),
     click.option("--gguf-file", help="GGUF file in the teacher's folder or repository."),
     click.option("--revision", help="Branch, tag or commit of the teacher on the hub."),
     click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the teacher."),
-    click.option(
-        "--data", multiple=True, required=True, help="File (.txt, .jsonl, .parquet), folder or glob; repeatable."
-    ),
     click.option(
         "--text-field", default="text", show_default=True, help="JSONL field or Parquet column with the text."
     ),
@@ -59,9 +55,11 @@ _RUN = (
 )
 
 
-def source_options(command: _Command) -> _Command:
+def source_options(*, required: bool) -> Callable[[_Command], _Command]:
     """Add the options that say which teacher reads which data, and how documents become sequences."""
-    return _with(command, _SOURCE)
+    teacher = click.option("--teacher", required=required, help=_TEACHER)
+    data = click.option("--data", multiple=True, required=required, help=_DATA)
+    return lambda command: _with(command, (teacher, data, *_SOURCE))
 
 
 def run_options(command: _Command) -> _Command:

@@ -8,23 +8,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 from logitstore.build.documents import find_data_files
+from logitstore.build.maker import maker_of
 from logitstore.build.options import DEFAULT_SAMPLER, BuildOptions, Tokenizer, say
 from logitstore.build.pilot import run_pilot
 from logitstore.build.plan import Plan, make_plan
-from logitstore.build.sampling import TargetMaker
+from logitstore.build.run_units import run_units
 from logitstore.build.staging import Packing, Staged, stage_data
-from logitstore.build.teacher_source import inspect_source, load_source, masked_columns, packing_of
-from logitstore.build.unit import Begun, run_unit
-from logitstore.progress import Progress
+from logitstore.build.teacher_source import inspect_source, load_source, packing_of
+from logitstore.build.unit import Begun
+from logitstore.build.workers import check_workers, helpers
 from logitstore.samplers.statistics import check_statistics
 from logitstore.store import Store, open_store
 from logitstore.store.convert import PROBABILITY_BITS, probability_fields
 from logitstore.store.layout import MANIFEST, SCAFFOLDING, SEALED
 from logitstore.store.manifest import check_same_settings, new_manifest, read_manifest, to_bytes
-from logitstore.store.plan_file import read_plan
 from logitstore.store.staging import publish_folder, staging_folder
 from logitstore.store.storage import LocalStorage, Storage, open_storage
-from logitstore.store.writer import UnitWriter, committed_units, refuse_existing, seal_store
+from logitstore.store.writer import committed_units, refuse_existing
 from logitstore.targets import Sampler
 from logitstore.teachers import Teacher
 
@@ -52,6 +52,7 @@ def build(
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     device: str = "auto",
     seed: int = 0,
+    workers: int = 1,
     resume: bool = False,
     quiet: bool = False,
 ) -> Store:
@@ -88,6 +89,8 @@ def build(
         dtype: "auto", "float32", "bfloat16" or "float16".
         device: "auto", "cpu", "cuda", ...
         seed: key of the sampling.
+        workers: processes of this machine that run the teacher, each on units of its own. More processes, here or on
+            other machines, may join at any time: `logitstore build STORE --join`, `logitstore.build.join.join_build`.
         resume: go on with an unfinished store of the same settings; a finished one is left as it is.
         quiet: no progress and no projection on stderr.
 
@@ -117,6 +120,7 @@ def build(
         dtype=dtype,
         device=device,
         seed=seed,
+        workers=workers,
         resume=resume,
         quiet=quiet,
     )
@@ -126,6 +130,7 @@ def build(
 def run_build(storage: Storage, chosen: BuildOptions) -> Store:
     """Build or resume a store; see `build`."""
     chosen.check()
+    check_workers(chosen)
     _check_place(storage, chosen.resume)
     files = find_data_files(chosen.data)
     info, tokenizer, vocab_size = inspect_source(chosen)
@@ -146,7 +151,7 @@ def run_build(storage: Storage, chosen: BuildOptions) -> Store:
         plan = make_plan(staged.totals.sequences, staged.totals.tokens)
         running = load_source(chosen, info, staged.longest)
         manifest = _manifest(chosen, running, tokenizer, packing, staged, plan)
-        maker = _maker(chosen, running, tokenizer, packing)
+        maker = maker_of(manifest, running, chosen.batch_size, chosen.sampler)
         if storage.exists(MANIFEST):
             manifest = _resumed(storage, manifest)
         else:
@@ -154,8 +159,11 @@ def run_build(storage: Storage, chosen: BuildOptions) -> Store:
             LocalStorage(folder).create(MANIFEST, to_bytes(manifest))
             publish_folder(folder, storage)
     if not storage.exists(SEALED):
-        _run_units(chosen, Begun.at(storage, plan, manifest), maker, staged.totals.tokens)
-        seal_store(storage, manifest, plan.num_units)
+        done = len(committed_units(storage))
+        if done:
+            say(chosen, f"{done} of {plan.num_units} units are committed already.")
+        with helpers(storage, chosen):
+            run_units(Begun.at(storage, plan, manifest), maker, quiet=chosen.quiet)
     else:
         storage.remove_below(SCAFFOLDING)  # a stop right after the seal may have left it
         say(chosen, f"{storage.url} is complete.")
@@ -165,19 +173,6 @@ def run_build(storage: Storage, chosen: BuildOptions) -> Store:
 def _check_place(storage: Storage, resume: bool) -> None:
     if not (resume and storage.exists(MANIFEST)):
         refuse_existing(storage)
-
-
-def _maker(options: BuildOptions, teacher: Teacher, tokenizer: Tokenizer | None, packing: Packing) -> TargetMaker:
-    return TargetMaker(
-        teacher,
-        options.sampler,
-        options.seed,
-        options.teacher_temperature,
-        masked_columns(teacher, tokenizer),
-        options.batch_size,
-        check_statistics(options.statistics),
-        packing.eod_id,
-    )
 
 
 def _manifest(
@@ -213,21 +208,3 @@ def _resumed(storage: Storage, wanted: dict[str, Any]) -> dict[str, Any]:
     stored = read_manifest(storage)
     check_same_settings(storage, stored, wanted)
     return stored
-
-
-def _run_units(options: BuildOptions, store: Begun, maker: TargetMaker, num_tokens: int) -> None:
-    storage, plan = store.storage, store.plan
-    done = set(committed_units(storage))
-    left = [unit for unit in range(plan.num_units) if unit not in done]
-    if done:
-        say(options, f"{len(done)} of {plan.num_units} units are committed already.")
-        num_tokens = sum(len(tokens) for unit in left for tokens, _ in read_plan(storage, *plan.bounds(unit)))
-    with Progress("building", num_tokens, unit="positions", quiet=options.quiet) as progress:
-
-        def on_sequence(positions: int, writer: UnitWriter) -> None:
-            so_far = max(writer.num_positions, 1)
-            note = f"{writer.num_entries / so_far:.1f} entries and {writer.num_bytes / so_far:.1f} B a position"
-            progress.advance(positions, note=note)
-
-        for unit in left:
-            run_unit(store, unit, maker, on_sequence)

@@ -61,6 +61,7 @@ class BuildOptions:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
     seed: int = 0
+    workers: int = 1
     resume: bool = False
     quiet: bool = False
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 #: a build has about this many units, within the bounds below
 _WANTED_UNITS = 64
@@ -38,3 +40,8 @@ def make_plan(num_sequences: int, num_tokens: int) -> Plan:
     wanted = 1 << max(0, (num_tokens // _WANTED_UNITS - 1).bit_length())
     unit_tokens = min(max(wanted, _LEAST_UNIT_TOKENS), _MOST_UNIT_TOKENS)
     return Plan(num_sequences, max(1, unit_tokens * num_sequences // max(num_tokens, 1)))
+
+
+def plan_of(manifest: Mapping[str, Any]) -> Plan:
+    """Return the work units of a store, by its manifest."""
+    return Plan(manifest["plan"]["sequences"], manifest["sequences_per_shard"])

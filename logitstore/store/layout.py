@@ -16,8 +16,9 @@ GROUP = "zarr.json"
 ARRAY = "sequences"
 COMMITS = "commits"
 ATTEMPTS = "attempts"
+CLAIMS = "claims"
 #: what only an unfinished store needs
-SCAFFOLDING = (PLAN, PILOT, COMMITS, ATTEMPTS)
+SCAFFOLDING = (PLAN, PILOT, COMMITS, CLAIMS, ATTEMPTS)
 
 
 def shard_name(unit: int) -> str:
@@ -28,3 +29,8 @@ def shard_name(unit: int) -> str:
 def commit_name(unit: int) -> str:
     """Return the path of a work unit's commit record below the store."""
     return f"{COMMITS}/{unit:08d}.parquet"
+
+
+def claim_name(unit: int, number: int) -> str:
+    """Return the path of a work unit's claim, its `number`-th from 0 on, below the store."""
+    return f"{CLAIMS}/{unit:08d}/{number}"

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import glob
 import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from logitstore.errors import StoreError
 from logitstore.store.layout import ATTEMPTS, MANIFEST
 from logitstore.store.storage import LocalStorage, Storage, disk_errors, sync_folder
+
+#: of a staging folder's name: what tells it from others beside the same place
+_TAG_LENGTH = 8
 
 
 @contextmanager
@@ -21,15 +26,41 @@ def staging_folder(storage: Storage) -> Iterator[Path]:
     """Make a folder to fill: hidden, beside a local place, or a temporary one. It goes away at the end."""
     if isinstance(storage, LocalStorage):
         root = storage.root.absolute()
-        folder = root.parent / f".{root.name}.staging-{uuid.uuid4().hex[:8]}"
+        folder = root.parent / f".{root.name}.staging-{uuid.uuid4().hex[:_TAG_LENGTH]}"
     else:
-        folder = Path(tempfile.gettempdir()) / f"logitstore-staging-{uuid.uuid4().hex[:8]}"
-    with disk_errors(folder):
-        folder.mkdir(parents=True)
+        folder = Path(tempfile.gettempdir()) / f"logitstore-staging-{uuid.uuid4().hex[:_TAG_LENGTH]}"
+    _remove_abandoned(folder)
+    descriptor = _locked_folder(folder)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _locked_folder(folder: Path) -> int:
+    """Make a folder and lock it; the system lets go of the lock when the process ends, however it ends."""
+    while True:
+        with disk_errors(folder):
+            folder.mkdir(parents=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if folder.exists():
+            return descriptor
+        os.close(descriptor)  # another process took it for abandoned before it was locked
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove folders that processes left which were killed while they filled them."""
+    for other in folder.parent.glob(f"{glob.escape(folder.name[:-_TAG_LENGTH])}*"):
+        with suppress(OSError):
+            descriptor = os.open(other, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(other, ignore_errors=True)
+            finally:
+                os.close(descriptor)
 
 
 def publish_folder(folder: Path, storage: Storage) -> None:

@@ -170,14 +170,14 @@ def test_the_pilot_is_spread_over_the_corpus_and_runs_once(tmp_path, text, monke
 
 
 def test_a_table_stays_whatever_a_resumed_build_would_fit(tmp_path, text, monkeypatch):
-    from logitstore.build import local
+    from logitstore.build import local, run_units
 
     def stops(*arguments):
         raise KeyboardInterrupt
 
     run(tmp_path / "whole", text)
     with monkeypatch.context() as patched:
-        patched.setattr(local, "run_unit", stops)
+        patched.setattr(run_units, "run_unit", stops)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "s", text)
     table = (tmp_path / "s" / "frequencies.bin").read_bytes()

@@ -1,0 +1,34 @@
+"""The target maker that a manifest describes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from logitstore.build.sampling import TargetMaker
+from logitstore.samplers import sampler_from_dict
+from logitstore.targets import Sampler
+from logitstore.teachers import Teacher
+
+
+def maker_of(
+    manifest: dict[str, Any], teacher: Teacher, batch_size: int | None, sampler: Sampler | None = None
+) -> TargetMaker:
+    """Return what makes the targets of a store.
+
+    Args:
+        manifest: the store's.
+        teacher: the store's, ready to run.
+        batch_size: sequences given to it at once; None lets it choose.
+        sampler: the store's, where it is none that `sampler_from_dict` knows.
+    """
+    size = manifest["tokenizer_size"]
+    return TargetMaker(
+        teacher,
+        sampler_from_dict(manifest["sampler"]) if sampler is None else sampler,
+        manifest["seed"],
+        manifest["teacher_temperature"],
+        size if size is not None and size < teacher.logits_width else None,
+        batch_size,
+        tuple(manifest["statistics"]),
+        manifest["eod_id"],
+    )
