@@ -14,6 +14,8 @@ TABLE = "frequencies.bin"
 PILOT = "pilot.parquet"
 GROUP = "zarr.json"
 ARRAY = "sequences"
+#: what zarr-python reads first
+METADATA = (GROUP, f"{ARRAY}/{GROUP}")
 COMMITS = "commits"
 ATTEMPTS = "attempts"
 CLAIMS = "claims"

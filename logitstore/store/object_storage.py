@@ -3,66 +3,99 @@
 from __future__ import annotations
 
 import io
+import mmap
 import os
+import random
+import re
+import sys
 import tempfile
+import time
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
-from functools import cached_property
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from logitstore.errors import InvalidInput, StoreError
-from logitstore.store.layout import ATTEMPTS
+from logitstore.store import object_requests
+from logitstore.store.layout import ATTEMPTS, PILOT, PLAN, TABLE
+from logitstore.store.object_requests import OtherProcess, RequestFailed
 from logitstore.store.storage import RangeReader, Storage, disk_errors
 
-#: a request that may be repeated is repeated for so long, with growing pauses
-_RETRY_FOR = timedelta(seconds=120)
-_MOST_RETRIES = 12
+T = TypeVar("T")
+
+#: requests that another try may help are repeated for so long, after pauses that double from the first to the longest
+RETRY_SECONDS = 120.0
+_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 10.0
+#: the same where credentials are missing, which a cloud's own service may hand out a little later
+_CREDENTIALS_SECONDS = 5.0
+#: longest time for one request, and what it may send in that time; larger ones get more
+REQUEST_SECONDS = 30.0
+_BYTES_PER_SECOND = 1_000_000
+#: of an object, asked for at once
+_READ_BYTES = 1 << 24
 #: of a stream, read at once
 _BUFFER_BYTES = 1 << 20
+#: names looked at to see whether a place is taken
+_ENOUGH_NAMES = 1000
+#: what the beginning of a build puts there before the manifest, and may leave where it stops
+_BEFORE_MANIFEST = (PLAN, PILOT, TABLE)
+
+_KINDS = {
+    "missing": "missing-file",
+    "no-bucket": "missing-bucket",
+    "conflict": "exists",
+    "forbidden": "forbidden",
+    "refused": "forbidden",
+    "short": "truncated",
+    "no-credentials": "forbidden",
+    "no-extra": "extra-missing",
+    "transient": "unreachable",
+}
+#: draws pauses; not the global generator, whose numbers are the user's
+_RANDOM = random.SystemRandom()
+
+
+class _Forked:
+    """Whether this process was forked after obstore was loaded, and what makes its requests then."""
+
+    is_forked = False
+    other: OtherProcess | None = None
+
+    @classmethod
+    def note(cls) -> None:
+        if "obstore" in sys.modules:
+            cls.is_forked, cls.other = True, OtherProcess()
+
+
+os.register_at_fork(after_in_child=_Forked.note)
 
 
 class ObjectStorage(Storage):
-    """A store below a prefix of an S3 bucket.
+    """A store below a prefix of an S3 bucket; may be pickled, and used after a fork.
 
-    Files are created by one PUT with `If-None-Match: *`. An endpoint that ignores that header is refused when the first
-    file is created. Requests that may be repeated are repeated, with growing pauses, for two minutes; a PUT that was
+    Files are created by one PUT with `If-None-Match: *`; an endpoint that ignores that header is refused before the
+    first is. Requests are repeated, with growing pauses, for two minutes, where another try may help. A PUT that was
     repeated and finds its own content there counts as made.
+
+    Raises:
+        StoreError: kind "missing-file", "missing-bucket", "forbidden" (the server refuses, or there are no
+            credentials), "unreachable", "no-create-once" or "extra-missing" (obstore is not installed).
     """
 
     def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
-        bucket, _, prefix = self.url.removeprefix("s3://").partition("/")
-        if not bucket or not prefix:
+        bucket, _, prefix = url.removeprefix("s3://").rstrip("/").partition("/")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", bucket):
+            # it is not repeated: it may hold a key
+            raise InvalidInput("an s3:// address has no proper bucket name; s3://bucket/name was wanted.")
+        if not prefix or any(part in ("", ".", "..") for part in prefix.split("/")):
             raise InvalidInput(f"{url} names no place in a bucket; s3://bucket/name was wanted.")
+        self.url = f"s3://{bucket}/{prefix}"
         self._bucket, self._prefix = bucket, prefix
-        self._is_checked = False
-
-    @cached_property
-    def _store(self) -> Any:
-        try:
-            from obstore.store import S3Store
-        except ImportError:
-            raise StoreError(f"{self.url} needs obstore: pip install 'logitstore[s3]'.", kind="extra-missing") from None
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        more: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
-        if endpoint and endpoint.startswith("http://"):
-            more["client_options"] = {"allow_http": True}
-        return S3Store(
-            self._bucket,
-            prefix=self._prefix,
-            retry_config={"max_retries": _MOST_RETRIES, "retry_timeout": _RETRY_FOR},
-            **more,
-        )
+        self._creates_once = False
 
     def exists(self, name: str) -> bool:
-        import obstore
-
         try:
-            with self._errors(name):
-                obstore.head(self._store, name)
+            self.size(name)
         except StoreError as error:
             if error.kind == "missing-file":
                 return False
@@ -70,10 +103,13 @@ class ObjectStorage(Storage):
         return True
 
     def is_occupied(self) -> bool:
-        return next(self._list(""), None) is not None
+        """Return whether anything is there, but for what a build that stopped before its manifest may have left."""
+        found = self._request("", "list", "", _ENOUGH_NAMES)
+        left = [name for name, _ in found if name not in _BEFORE_MANIFEST and name.split("/")[0] != ATTEMPTS]
+        return bool(left) or len(found) >= _ENOUGH_NAMES
 
     def names(self, prefix: str = "") -> list[str]:
-        return sorted(name for name, _ in self._list(prefix))
+        return sorted(name for name, _ in self._request(prefix, "list", prefix, None))
 
     def reader(self, name: str) -> RangeReader:
         return _ObjectReader(self, name)
@@ -82,55 +118,76 @@ class ObjectStorage(Storage):
         return io.BufferedReader(_Stream(self.reader(name)), _BUFFER_BYTES)
 
     def read(self, name: str) -> bytes:
-        import obstore
-
-        with self._errors(name):
-            return bytes(obstore.get(self._store, name).bytes())
+        size, content = self._request(name, "read", name, _READ_BYTES)
+        return b"".join(self._pieces(name, size)) if content is None else bytes(content)
 
     def read_range(self, name: str, start: int, length: int) -> bytes:
         """Return some bytes of an object that has at least so many."""
-        import obstore
-
-        with self._errors(name):
-            return bytes(obstore.get_range(self._store, name, start=start, length=length))
+        return bytes(self._request(name, "read_range", name, start, length))
 
     def size(self, name: str) -> int:
         """Return an object's size."""
-        import obstore
+        return int(self._request(name, "size", name))
 
-        with self._errors(name):
-            return int(obstore.head(self._store, name)["size"])
+    def _pieces(self, name: str, size: int) -> Iterable[bytes]:
+        for start in range(0, size, _READ_BYTES):
+            yield self.read_range(name, start, min(_READ_BYTES, size - start))
 
     def scratch(self) -> Path:
         return Path(tempfile.gettempdir()) / f"logitstore-{uuid.uuid4().hex}"
 
     def create_from(self, name: str, attempt: Path) -> bool:
-        with disk_errors(attempt):
-            content = attempt.read_bytes()
+        with disk_errors(attempt), attempt.open("rb") as file:
             attempt.unlink()
-        return self.create(name, content)
+            if os.fstat(file.fileno()).st_size == 0:
+                return self.create(name, b"")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                return self.create(name, content)
 
-    def create(self, name: str, content: bytes) -> bool:
-        self._check_create_once()
+    def create(self, name: str, content: bytes | mmap.mmap) -> bool:
+        self.check_writable()
         return self._create(name, content)
 
-    def _create(self, name: str, content: bytes) -> bool:
-        import obstore
+    def _create(self, name: str, content: bytes | mmap.mmap) -> bool:
+        may_be_ours = False
 
+        def attempt(seconds: float) -> bool:
+            nonlocal may_be_ours
+            try:
+                self._once(seconds, "create", name, content)
+            except RequestFailed as failure:
+                if failure.reason != "conflict":
+                    may_be_ours = may_be_ours or failure.reason == "transient"
+                    raise
+                return self._after_conflict(seconds, name, content if may_be_ours else None, failure)
+            return True
+
+        return self._repeated(name, attempt, len(content))
+
+    def _after_conflict(
+        self, seconds: float, name: str, ours: bytes | mmap.mmap | None, failure: RequestFailed
+    ) -> bool:
+        """Tell whether what is there counts as created by us; `ours` is None where our PUT cannot have been it."""
         try:
-            with self._errors(name):
-                # one request, so that the condition holds for all of it
-                obstore.put(self._store, name, content, mode="create", use_multipart=False)
-        except StoreError as error:
-            if error.kind != "exists":
-                raise
-            # the answer to our own earlier request may have been lost
-            return self.read(name) == content
+            size = self._once(seconds, "size", name)
+        except RequestFailed as found:
+            if found.reason == "missing":
+                # two uploads were in each other's way, and neither stayed
+                raise RequestFailed("transient", failure.text) from None
+            raise
+        if ours is None or size != len(ours):
+            return False
+        view = memoryview(ours)
+        start = 0
+        for piece in self._pieces(name, size):
+            if piece != view[start : start + len(piece)]:
+                return False
+            start += len(piece)
         return True
 
-    def _check_create_once(self) -> None:
-        """Refuse an endpoint that lets an object be created twice."""
-        if self._is_checked:
+    def check_writable(self) -> None:
+        """Refuse, once, a place that cannot be written to, or that lets an object be created twice."""
+        if self._creates_once:
             return
         name = f"{ATTEMPTS}/{uuid.uuid4().hex}"
         created = [self._create(name, content) for content in (b"first", b"second")]
@@ -141,15 +198,12 @@ class ObjectStorage(Storage):
                 "overwrite each other there; use an S3 that supports conditional writes.",
                 kind="no-create-once",
             )
-        self._is_checked = True
+        self._creates_once = True
 
     def remove(self, names: Iterable[str]) -> None:
-        import obstore
-
-        for name in names:
+        if named := list(names):
             try:
-                with self._errors(name):
-                    obstore.delete(self._store, name)
+                self._request(named[0], "remove", named)
             except StoreError as error:
                 if error.kind != "missing-file":
                     raise
@@ -158,35 +212,52 @@ class ObjectStorage(Storage):
         return None
 
     def total_bytes(self) -> int:
-        return sum(size for _, size in self._list(""))
+        return sum(size for _, size in self._request("", "list", "", None))
 
-    def _list(self, prefix: str) -> Iterator[tuple[str, int]]:
-        import obstore
+    def _request(self, name: str, operation: str, *arguments: Any) -> Any:
+        """Make a request that means the same however often it is made; `name` is for people."""
+        size = arguments[2] if operation == "read_range" else 0
+        return self._repeated(name, lambda seconds: self._once(seconds, operation, *arguments), size)
 
-        with self._errors(prefix):
-            for batch in obstore.list(self._store, prefix or None):
-                yield from ((str(item["path"]), int(item["size"])) for item in batch)
+    def _once(self, seconds: float, operation: str, *arguments: Any) -> Any:
+        request = (self._bucket, self._prefix, seconds, operation, *arguments)
+        if _Forked.other is None:
+            return object_requests.perform(*request)
+        return _Forked.other.perform(*request)
 
-    @contextmanager
-    def _errors(self, name: str) -> Iterator[None]:
-        """Turn what obstore raises into a StoreError."""
-        from obstore import exceptions
+    def _repeated(self, name: str, attempt: Callable[[float], T], num_bytes: int) -> T:
+        """Return what `attempt` does, given the longest time for one request; repeat it while that may help."""
+        seconds = REQUEST_SECONDS
+        while seconds * _BYTES_PER_SECOND < num_bytes:
+            seconds *= 2
+        patience = {"transient": RETRY_SECONDS + seconds - REQUEST_SECONDS, "no-credentials": _CREDENTIALS_SECONDS}
+        begin, pause = time.monotonic(), _PAUSE_SECONDS
+        while True:
+            try:
+                return attempt(seconds)
+            except RequestFailed as failure:
+                waited = time.monotonic() - begin
+                left = patience.get(failure.reason, 0) - waited
+                if left <= 0:
+                    raise self._error(name, failure, waited) from None
+            time.sleep(min(left, pause * _RANDOM.uniform(0.5, 1)))
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
-        where = self.where(name)
-        try:
-            yield
-        except (FileNotFoundError, exceptions.NotFoundError):
-            raise StoreError(f"{where} is missing.", kind="missing-file") from None
-        except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
-            raise StoreError(f"{where} exists.", kind="exists") from None
-        except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
-            raise StoreError(f"{where} cannot be used: {_first_line(error)}.", kind="forbidden") from None
-        except (exceptions.BaseError, OSError) as error:
-            raise StoreError(
-                f"{where} cannot be reached: {_first_line(error)}. Nothing committed is lost; try again later, then "
-                "resume.",
-                kind="unreachable",
-            ) from error
+    def _error(self, name: str, failure: RequestFailed, waited: float) -> StoreError:
+        where, kind = self.where(name), _KINDS[failure.reason]
+        texts = {
+            "missing": f"{where} is missing.",
+            "no-bucket": f"there is no bucket {self._bucket}; make it first.",
+            "conflict": f"{where} exists.",
+            "short": f"{where} is cut short: {failure.text}.",
+            "no-extra": f"{self.url} needs obstore: pip install 'logitstore[s3]'.",
+            "transient": f"{where} cannot be reached, tried for {waited:.0f} s: {failure.text}. Nothing committed is "
+            "lost; try again later, then resume.",
+        }
+        default = (
+            f"{where} cannot be used: {failure.text}. Look at the AWS_ environment variables and the bucket's rights."
+        )
+        return StoreError(texts.get(failure.reason, default), kind=kind)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ObjectStorage, (self.url,)
@@ -229,7 +300,3 @@ class _Stream(io.RawIOBase):
         buffer[: len(found)] = found
         self._at += len(found)
         return len(found)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

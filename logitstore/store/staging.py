@@ -43,7 +43,7 @@ def _locked_folder(folder: Path) -> int:
     while True:
         with disk_errors(folder):
             folder.mkdir(parents=True)
-        descriptor = os.open(folder, os.O_RDONLY)
+            descriptor = os.open(folder, os.O_RDONLY)
         with suppress(OSError):  # some network file systems have no locks
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if folder.exists():
@@ -53,7 +53,10 @@ def _locked_folder(folder: Path) -> int:
 
 def _remove_abandoned(folder: Path) -> None:
     """Remove folders that processes left which were killed while they filled them."""
-    for other in folder.parent.glob(f"{glob.escape(folder.name[:-_TAG_LENGTH])}*"):
+    others: list[Path] = []
+    with suppress(OSError):
+        others += folder.parent.glob(f"{glob.escape(folder.name[:-_TAG_LENGTH])}*")
+    for other in others:
         with suppress(OSError):
             descriptor = os.open(other, os.O_RDONLY)
             try:
@@ -76,17 +79,19 @@ def publish_folder(folder: Path, storage: Storage) -> None:
 
 
 def _rename(folder: Path, root: Path) -> None:
-    for name in LocalStorage(folder).names():
-        with disk_errors(folder / name), (folder / name).open("rb") as file:
-            os.fsync(file.fileno())
-    sync_folder(folder)
+    with disk_errors(folder):
+        for name in LocalStorage(folder).names():
+            with (folder / name).open("rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(folder)
     try:
         os.rename(folder, root)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise StoreError(f"{root} exists by now: another process was quicker.", kind="exists") from None
         raise StoreError(f"{root} cannot be made: {error.strerror}.", kind="unwritable") from error
-    sync_folder(root.absolute().parent)
+    with disk_errors(root):
+        sync_folder(root.absolute().parent)
 
 
 def _upload(folder: Path, storage: Storage) -> None:

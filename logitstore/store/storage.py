@@ -156,6 +156,11 @@ def _read_errors(path: str) -> Iterator[None]:
         raise StoreError(f"{path} cannot be read: {error.strerror or error}.", kind="unreadable") from error
 
 
+def _raise_unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
 class _FileReader(RangeReader):
     def __init__(self, path: Path) -> None:
         self._path, self._descriptor = path, -1
@@ -189,13 +194,18 @@ class LocalStorage(Storage):
 
     def is_occupied(self) -> bool:
         root = self.root
-        if root.is_dir() and not root.is_symlink():
-            return any(root.iterdir())
-        return root.exists() or root.is_symlink()
+        with _read_errors(self.url):
+            if root.is_dir() and not root.is_symlink():
+                return any(root.iterdir())
+            return root.exists() or root.is_symlink()
 
     def names(self, prefix: str = "") -> list[str]:
-        below = (self.root / prefix).rglob("*")
-        return sorted(path.relative_to(self.root).as_posix() for path in below if not path.is_dir())
+        found: list[str] = []
+        with _read_errors(self.where(prefix)):
+            for folder, _, files in os.walk(self.root / prefix, onerror=_raise_unless_missing):
+                below = Path(folder).relative_to(self.root)
+                found += [(below / name).as_posix() for name in files]
+        return sorted(found)
 
     def reader(self, name: str) -> RangeReader:
         return _FileReader(self.root / name)
@@ -232,7 +242,7 @@ class LocalStorage(Storage):
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink(missing_ok=True)
-        with suppress(FileNotFoundError):
+        with disk_errors(self.root), suppress(FileNotFoundError):
             sync_folder(self.root)
 
     def remove_below(self, prefixes: Iterable[str]) -> None:

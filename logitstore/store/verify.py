@@ -17,7 +17,7 @@ from logitstore.store.writer import describe_blob
 from logitstore.targets import check_ids
 
 #: files that each store has once
-_ONCE = {layout.MANIFEST, layout.SEALED, layout.TABLE, layout.GROUP, f"{layout.ARRAY}/{layout.GROUP}"}
+_ONCE = {layout.MANIFEST, layout.SEALED, layout.TABLE}
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Finding:
 def verify_store(path: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None) -> list[Finding]:
     """Read every byte of a store, and return what is wrong with it: nothing, where the list is empty.
 
-    Checked are the hashes of manifest, index and shards; each sequence's checksum, its row in the index, its tokens'
+    Checked are the hashes of manifest, index, Zarr's metadata and shards; each sequence's checksum, its row in the index, its tokens'
     hash, the range of its ids and the sum of its weights; and files that do not belong there.
 
     Args:
@@ -66,8 +66,9 @@ def verify_store(path: str | os.PathLike[str], *, progress: Callable[[int, int],
 
 def _check_files(store: Store) -> Iterator[Finding]:
     sealed = store.manifest["sealed"]
-    named = [(layout.INDEX, sealed["index_sha256"])] + [(shard["shard"], shard["sha256"]) for shard in sealed["shards"]]
-    for name, sha256 in named:
+    named = {layout.INDEX: sealed["index_sha256"]} | sealed["metadata_sha256"]
+    named |= {shard["shard"]: shard["sha256"] for shard in sealed["shards"]}
+    for name, sha256 in named.items():
         try:
             check_file(store.storage, name, sha256)
         except StoreError as error:
@@ -76,10 +77,7 @@ def _check_files(store: Store) -> Iterator[Finding]:
         store.table  # noqa: B018 - it is read, and checked, here
     except StoreError as error:
         yield Finding(error.kind, layout.TABLE, str(error))
-    for name in (layout.GROUP, f"{layout.ARRAY}/{layout.GROUP}"):
-        if not store.storage.exists(name):
-            yield Finding("damaged", name, f"{name} is missing; zarr-python cannot open the store without it.")
-    expected = {name for name, _ in named} | _ONCE
+    expected = named.keys() | _ONCE
     for name in store.storage.names():
         if name not in expected and name.split("/")[0] not in layout.SCAFFOLDING:
             yield Finding("orphan", name, f"{name} is no part of this store.")

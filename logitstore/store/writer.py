@@ -167,6 +167,7 @@ def seal_store(storage: Storage, stored: Mapping[str, Any], num_units: int) -> N
         "manifest_sha256": storage.sha256(layout.MANIFEST),
         "index_sha256": storage.sha256(layout.INDEX),
         "table_sha256": read_store_table(storage).sha256,
+        "metadata_sha256": {name: storage.sha256(name) for name in layout.METADATA},
         "totals": totals,
         "shards": [{name: shard[name] for name in ("shard", "bytes", "sha256")} for shard in shards],
     }
