@@ -19,6 +19,7 @@ METADATA = (GROUP, f"{ARRAY}/{GROUP}")
 COMMITS = "commits"
 ATTEMPTS = "attempts"
 CLAIMS = "claims"
+GENERATIONS = "generations"
 #: what only an unfinished store needs
 SCAFFOLDING = (PLAN, PILOT, COMMITS, CLAIMS, ATTEMPTS)
 
@@ -36,3 +37,8 @@ def commit_name(unit: int) -> str:
 def claim_name(unit: int, number: int) -> str:
     """Return the path of a work unit's claim, its `number`-th from 0 on, below the store."""
     return f"{CLAIMS}/{unit:08d}/{number}"
+
+
+def generation_name(number: int) -> str:
+    """Return the folder of what was appended as the `number`-th, from 1 on, below the store."""
+    return f"{GENERATIONS}/{number:04d}"

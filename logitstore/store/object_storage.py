@@ -93,6 +93,9 @@ class ObjectStorage(Storage):
         self._bucket, self._prefix = bucket, prefix
         self._creates_once = False
 
+    def below(self, name: str) -> Storage:
+        return ObjectStorage(f"{self.url}/{name}")
+
     def exists(self, name: str) -> bool:
         try:
             self.size(name)

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,16 +19,11 @@ from torch import Tensor
 
 from logitstore import codec
 from logitstore.errors import StoreError
-from logitstore.store import layout, manifest
-from logitstore.store.convert import Weighting, to_targets
-from logitstore.store.frequency_table import read_store_table
-from logitstore.store.index import Index, read_index
-from logitstore.store.shard import ShardReader
+from logitstore.store import manifest
+from logitstore.store.convert import to_targets
+from logitstore.store.generation import Generation, read_generations
 from logitstore.store.storage import LocalStorage, Storage, open_storage
 from logitstore.targets import SparseTargets
-
-#: shards kept open, a file descriptor and an index each
-_OPEN_SHARDS = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,43 +46,40 @@ class Sequence:
 class Store:
     """A sealed store, read-only: `len(store)` sequences, `store[i]`; may be pickled and used after a fork.
 
+    What is appended after it was opened is not seen.
+
     Attributes:
         path: its folder or address.
-        manifest: what it was made from, and under "sealed" what it came to.
+        storage: where it lies.
+        generations: as it was built, and what was appended, in order.
+        manifest: what it was made from, and under "sealed" what it came to, with the totals of all generations.
     """
 
     def __init__(self, storage: Storage) -> None:
         self.path: Path | str = storage.root if isinstance(storage, LocalStorage) else storage.url
         self.storage = storage
-        self.manifest: dict[str, Any] = manifest.read_manifest(storage)
-        sealed = manifest.read_sealed(storage)
-        check_file(storage, layout.MANIFEST, sealed.get("manifest_sha256"))
-        self.manifest["sealed"] = sealed
-        self._weighting = Weighting.of(self.manifest)
-        self._per_shard: int = self.manifest["sequences_per_shard"]
-        self._shards: OrderedDict[int, ShardReader] = OrderedDict()
-
-    @cached_property
-    def _index(self) -> Index:
-        check_file(self.storage, layout.INDEX, self.manifest["sealed"]["index_sha256"])
-        return read_index(self.storage)
-
-    @cached_property
-    def table(self) -> codec.FrequencyTable:
-        """The frequency table, which all sequences were encoded with."""
-        return read_store_table(self.storage, self.manifest["sealed"]["table_sha256"])
+        self.generations = read_generations(storage)
+        sealed = [generation.manifest["sealed"] for generation in self.generations]
+        totals = {
+            name: (max if name == "max_id" else sum)(part["totals"][name] for part in sealed)
+            for name in sealed[0]["totals"]
+        }
+        shards = [shard for part in sealed for shard in part["shards"]]
+        self.manifest: dict[str, Any] = self.generations[0].manifest | {
+            "sealed": sealed[0] | {"totals": totals, "shards": shards}
+        }
+        self._firsts = [generation.first for generation in self.generations]
 
     @cached_property
     def manifest_sha256(self) -> str:
         """The store's identity: one hash over its settings and every shard's hash, whenever and wherever it was made."""
-        shards = "".join(shard["sha256"] for shard in self.manifest["sealed"]["shards"])
-        settings = {name: value for name, value in self.manifest.items() if name != "sealed"}
-        return manifest.sha256(f"{manifest.settings_sha256(settings)}{shards}".encode())
+        parts = [generation.sha256 for generation in self.generations]
+        return parts[0] if len(parts) == 1 else manifest.sha256("".join(parts).encode())
 
-    @property
+    @cached_property
     def sequence_lengths(self) -> NDArray[np.int64]:
         """Tokens of each sequence, [N] int64."""
-        return self._index.tokens
+        return np.concatenate([generation.index.tokens for generation in self.generations])
 
     @property
     def max_id(self) -> int:
@@ -111,42 +103,27 @@ class Store:
         if not 0 <= place < len(self):
             raise IndexError(f"sequence {index} was asked for; the store has {len(self)}")
         arrays = self.read_arrays(place)
-        starts = torch.from_numpy(self._index.document_starts(place).copy())
-        return Sequence(place, torch.from_numpy(arrays.tokens), to_targets(arrays, self._weighting), starts)
+        generation, within = self._generation(place)
+        starts = torch.from_numpy(generation.index.document_starts(within).copy())
+        return Sequence(place, torch.from_numpy(arrays.tokens), to_targets(arrays, generation.weighting), starts)
 
     def read_arrays(self, index: int) -> codec.SequenceArrays:
         """Return what is stored of a sequence, index 0 or more, as plain arrays, all of it checked."""
         blob = self.read_blob(index)
         try:
-            return codec.decode(blob, self.table)
+            return codec.decode(blob, self._generation(index)[0].table)
         except StoreError as error:
             raise StoreError(f"sequence {index}: {error}", kind=error.kind) from None
 
     def read_blob(self, index: int) -> bytes:
         """Return a sequence's blob as stored, after comparing its checksum with the index."""
-        unit, place = divmod(index, self._per_shard)
-        try:
-            blob = self._shard(unit).read(place)
-        except StoreError as error:
-            raise StoreError(f"sequence {index}: {error}", kind=error.kind) from None
-        stored, wanted = int.from_bytes(blob[-4:], "little"), int(self._index.crc32c[index])
-        if stored != wanted:
-            raise StoreError(
-                f"sequence {index} in shard {unit} carries crc32c {stored:08x}, the index says {wanted:08x}. The shard is "
-                "damaged or not this store's; `logitstore verify STORE` lists every bad sequence.",
-                kind="checksum-mismatch",
-            )
-        return blob
+        generation, place = self._generation(index)
+        return generation.read_blob(place)
 
-    def _shard(self, unit: int) -> ShardReader:
-        if unit in self._shards:
-            self._shards.move_to_end(unit)
-            return self._shards[unit]
-        reader = ShardReader(self.storage, layout.shard_name(unit), self._per_shard)
-        self._shards[unit] = reader
-        if len(self._shards) > _OPEN_SHARDS:
-            self._shards.popitem(last=False)[1].close()
-        return reader
+    def _generation(self, index: int) -> tuple[Generation, int]:
+        """Return the generation that holds a sequence, and its place there."""
+        generation = self.generations[bisect_right(self._firsts, index) - 1]
+        return generation, index - generation.first
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Store, (self.storage,)
@@ -162,13 +139,3 @@ def open_store(path: str | os.PathLike[str] | Storage) -> Store:
         StoreError: kind "not-a-store", "not-sealed", "newer-format", "damaged" or "checksum-mismatch".
     """
     return Store(open_storage(path))
-
-
-def check_file(storage: Storage, name: str, sha256: Any) -> None:
-    """Raise StoreError where a file's hash is not the one its record says."""
-    found = storage.sha256(name)
-    if found != sha256:
-        raise StoreError(
-            f"{storage.where(name)} has SHA-256 {found}, its record says {sha256}. It was changed.",
-            kind="checksum-mismatch",
-        )

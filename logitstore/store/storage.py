@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from logitstore.errors import StoreError
+from logitstore.errors import InvalidInput, StoreError
 from logitstore.store.layout import ATTEMPTS
 
 _CHUNK_BYTES = 1 << 22
@@ -48,6 +48,10 @@ class Storage(ABC):
     def where(self, name: str) -> str:
         """Return a file's own path or address, for people."""
         return f"{self.url}/{name}" if name else self.url
+
+    @abstractmethod
+    def below(self, name: str) -> Storage:
+        """Return the files below a folder, as a place of their own."""
 
     @abstractmethod
     def exists(self, name: str) -> bool:
@@ -91,6 +95,9 @@ class Storage(ABC):
     @abstractmethod
     def total_bytes(self) -> int:
         """Return the size of all files."""
+
+    def check_writable(self) -> None:  # noqa: B027 - most places need no look
+        """Raise StoreError where it can be told beforehand that files cannot be created, once each."""
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes."""
@@ -189,6 +196,9 @@ class LocalStorage(Storage):
         self.root = Path(root)
         self.url = str(self.root)
 
+    def below(self, name: str) -> Storage:
+        return LocalStorage(self.root / name)
+
     def exists(self, name: str) -> bool:
         return (self.root / name).is_file()
 
@@ -270,6 +280,10 @@ def open_storage(path: str | os.PathLike[str] | Storage) -> Storage:
     if isinstance(path, Storage):
         return path
     text = os.fspath(path)
+    if text.startswith("s3:/") and not text.startswith("s3://"):
+        raise InvalidInput(
+            f"{text} is a pathlib.Path of an address, which loses a slash; give the address as a string."
+        )
     if text.startswith("s3://"):
         from logitstore.store.object_storage import ObjectStorage
 

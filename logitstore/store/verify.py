@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -10,9 +11,10 @@ from typing import Any
 from logitstore import codec
 from logitstore.errors import InvalidInput, StoreError
 from logitstore.store import layout
-from logitstore.store.convert import Weighting, check_sums, to_targets
+from logitstore.store.convert import check_sums, to_targets
+from logitstore.store.generation import Generation, check_file
 from logitstore.store.index import read_table
-from logitstore.store.reader import Store, check_file, open_store
+from logitstore.store.reader import open_store
 from logitstore.store.writer import describe_blob
 from logitstore.targets import check_ids
 
@@ -58,62 +60,86 @@ def verify_store(path: str | os.PathLike[str], *, progress: Callable[[int, int],
         if error.kind in StoreError.refused_kinds:
             raise
         return [Finding(error.kind, str(path), str(error))]
-    findings = list(_check_files(store))
-    if any(finding.where in (layout.INDEX, layout.TABLE) for finding in findings):
-        return findings  # no sequence can be read
-    return findings + list(_check_sequences(store, progress or (lambda done, total: None)))
+    findings: list[Finding] = []
+    for number, generation in enumerate(store.generations):
+        prefix = f"{layout.generation_name(number)}/" if number else ""
+        found = list(_check_files(generation, prefix))
+        findings += found
+        unreadable = {f"{prefix}{name}" for name in (layout.INDEX, layout.TABLE)}
+        if not any(finding.where in unreadable for finding in found):  # else no sequence can be read
+            findings += _check_sequences(generation, prefix, len(store), progress or (lambda done, total: None))
+    return findings
 
 
-def _check_files(store: Store) -> Iterator[Finding]:
-    sealed = store.manifest["sealed"]
+def _check_files(generation: Generation, prefix: str) -> Iterator[Finding]:
+    storage, sealed = generation.storage, generation.manifest["sealed"]
     named = {layout.INDEX: sealed["index_sha256"]} | sealed["metadata_sha256"]
     named |= {shard["shard"]: shard["sha256"] for shard in sealed["shards"]}
     for name, sha256 in named.items():
         try:
-            check_file(store.storage, name, sha256)
+            check_file(storage, name, sha256)
         except StoreError as error:
-            yield Finding(error.kind, name, str(error))
+            yield Finding(error.kind, f"{prefix}{name}", str(error))
     try:
-        store.table  # noqa: B018 - it is read, and checked, here
+        generation.table  # noqa: B018 - it is read, and checked, here
     except StoreError as error:
-        yield Finding(error.kind, layout.TABLE, str(error))
+        yield Finding(error.kind, f"{prefix}{layout.TABLE}", str(error))
     expected = named.keys() | _ONCE
-    for name in store.storage.names():
-        if name not in expected and name.split("/")[0] not in layout.SCAFFOLDING:
-            yield Finding("orphan", name, f"{name} is no part of this store.")
+    # what was appended is checked by itself, and what is being appended is nobody's yet
+    elsewhere = {*layout.SCAFFOLDING, *(() if prefix else (layout.GENERATIONS,))}
+    for name in storage.names():
+        if name not in expected and name.split("/")[0] not in elsewhere:
+            yield Finding("orphan", f"{prefix}{name}", f"{prefix}{name} is no part of this store.")
 
 
-def _check_sequences(store: Store, progress: Callable[[int, int], None]) -> Iterator[Finding]:
-    table = read_table(store.storage)
-    rows = table.drop_columns(["document_starts"]).to_pylist()
-    if len(rows) != len(store):
-        text = f"the index has {len(rows)} rows, the seal says {len(store)}."
-        yield Finding("damaged", layout.INDEX, text)
-        return
-    weighting = Weighting.of(store.manifest)
-    for index, row in enumerate(rows):
+def bad_zarr_metadata(storage: Storage, num_sequences: int, sequences_per_shard: int) -> list[str]:
+    """Return the names of the `zarr.json` files of a store that are missing, or not as they were written."""
+    bad = []
+    for name, wanted in zip(ZARR_METADATA, array_metadata(num_sequences, sequences_per_shard), strict=True):
         try:
-            _check_sequence(store, index, row, weighting)
+            found = storage.read(name)
+            document = json.loads(found)
+            # any other spelling of the same document is damage too
+            is_good = document == json.loads(wanted) and found == (json.dumps(document, indent=1) + "\n").encode()
+        except (StoreError, ValueError):
+            is_good = False
+        if not is_good:
+            bad.append(name)
+    return bad
+
+
+def _check_sequences(
+    generation: Generation, prefix: str, total: int, progress: Callable[[int, int], None]
+) -> Iterator[Finding]:
+    rows = read_table(generation.storage).drop_columns(["document_starts"]).to_pylist()
+    if len(rows) != len(generation):
+        text = f"the index has {len(rows)} rows, the seal says {len(generation)}."
+        yield Finding("damaged", f"{prefix}{layout.INDEX}", text)
+        return
+    for place, row in enumerate(rows):
+        try:
+            _check_sequence(generation, place, row)
         except (StoreError, InvalidInput) as error:
-            yield Finding(error.kind, f"sequence {index}", str(error))
-        progress(index + 1, len(rows))
+            yield Finding(error.kind, f"sequence {generation.first + place}", str(error))
+        progress(generation.first + place + 1, total)
 
 
-def _check_sequence(store: Store, index: int, row: dict[str, Any], weighting: Weighting) -> None:
-    blob = store.read_blob(index)
-    arrays = codec.decode(blob, store.table)
+def _check_sequence(generation: Generation, place: int, row: dict[str, Any]) -> None:
+    number, vocab_size = generation.first + place, generation.manifest["vocab_size"]
+    blob = generation.read_blob(place)
+    arrays = codec.decode(blob, generation.table)
     codec.check_sequence(arrays)
-    found = describe_blob(index, blob, arrays)
+    found = describe_blob(place, blob, arrays)
     differing = [name for name, value in found.items() if row[name] != value]
     if differing:
         name = differing[0]
-        text = f"sequence {index} has {name} {_short(found[name])}, the index says {_short(row[name])}."
+        text = f"sequence {number} has {name} {_short(found[name])}, the index says {_short(row[name])}."
         raise StoreError(text, kind="alignment-mismatch")
-    if int(arrays.tokens.max()) >= store.manifest["vocab_size"] or int(arrays.tokens.min()) < 0:
-        raise StoreError(f"sequence {index} has tokens outside of the vocabulary.", kind="id-out-of-range")
-    targets = to_targets(arrays, weighting)
-    check_ids(targets.ids, store.manifest["vocab_size"], what=f"sequence {index}")
-    check_sums(targets, weighting, f"sequence {index}", stored=True)
+    if int(arrays.tokens.max()) >= vocab_size or int(arrays.tokens.min()) < 0:
+        raise StoreError(f"sequence {number} has tokens outside of the vocabulary.", kind="id-out-of-range")
+    targets = to_targets(arrays, generation.weighting)
+    check_ids(targets.ids, vocab_size, what=f"sequence {number}")
+    check_sums(targets, generation.weighting, f"sequence {number}", stored=True)
 
 
 def _short(value: Any) -> Any:
