@@ -9,7 +9,7 @@ import click
 
 from logitstore.errors import LogitstoreError
 
-COMMANDS = ("build", "demo", "estimate", "export", "inspect", "stats", "thin", "verify")
+COMMANDS = ("append", "build", "demo", "estimate", "export", "inspect", "stats", "thin", "verify")
 INTERRUPTED = 130
 
 

@@ -55,9 +55,9 @@ def join_build(
     manifest = read_manifest(storage)
     if storage.exists(SEALED):
         return open_store(storage)
-    if "plan" not in manifest:
+    if "plan" not in manifest or "thinned_from" in manifest:
         raise StoreError(
-            f"{storage.url} was begun by create_store, sequence by sequence; only one process can go on with it.",
+            f"{storage.url} was begun by create_store or thin; only one process can go on with it.",
             kind="not-a-build",
         )
     running: Teacher

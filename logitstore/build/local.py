@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from logitstore.build.documents import find_data_files
 from logitstore.build.maker import maker_of
-from logitstore.build.options import DEFAULT_SAMPLER, BuildOptions, Tokenizer, say
+from logitstore.build.options import DEFAULT_SAMPLER, BuildOptions, Follows, Tokenizer, say
 from logitstore.build.pilot import run_pilot
 from logitstore.build.plan import Plan, make_plan
 from logitstore.build.run_units import run_units
@@ -127,8 +127,8 @@ def build(
     return run_build(open_storage(path), chosen)
 
 
-def run_build(storage: Storage, chosen: BuildOptions) -> Store:
-    """Build or resume a store; see `build`."""
+def run_build(storage: Storage, chosen: BuildOptions, follows: Follows | None = None) -> Store:
+    """Build or resume a store, or a generation that follows others; see `build`."""
     chosen.check()
     check_workers(chosen)
     _check_place(storage, chosen.resume)
@@ -151,6 +151,9 @@ def run_build(storage: Storage, chosen: BuildOptions) -> Store:
         plan = make_plan(staged.totals.sequences, staged.totals.tokens)
         running = load_source(chosen, info, staged.longest)
         manifest = _manifest(chosen, running, tokenizer, packing, staged, plan)
+        if follows is not None:
+            follows.check(storage, manifest)
+            manifest |= follows.fields
         maker = maker_of(manifest, running, chosen.batch_size, chosen.sampler)
         if storage.exists(MANIFEST):
             manifest = _resumed(storage, manifest)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 from logitstore.errors import InvalidInput
 from logitstore.samplers import Threshold
 from logitstore.samplers.statistics import check_statistics
+from logitstore.store import Store
 from logitstore.store.convert import PROBABILITY_BITS, probability_fields
+from logitstore.store.manifest import check_same_settings
+from logitstore.store.storage import Storage
 from logitstore.targets import Sampler
 from logitstore.teachers import Teacher
 
@@ -82,6 +85,55 @@ class BuildOptions:
     def source(self) -> dict[str, Any]:
         """Where the teacher comes from, as the teachers room takes it."""
         return {"gguf_file": self.gguf_file, "revision": self.revision, "trust_remote_code": self.trust_remote_code}
+
+
+@dataclass(frozen=True)
+class Follows:
+    """The store that new data is appended to.
+
+    Attributes:
+        manifest: of its first generation.
+        first_sequence: how many sequences come before the new ones.
+        sha256: identity of all of them.
+    """
+
+    manifest: Mapping[str, Any]
+    first_sequence: int
+    sha256: str
+
+    @classmethod
+    def of(cls, store: Store, number: int) -> Self:
+        """Return what the `number`-th generation follows."""
+        before = store.generations[:number]
+        return cls(store.generations[0].manifest, sum(map(len, before)), before[-1].sha256)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What the manifest of the new generation says of it."""
+        return {"first_sequence": self.first_sequence, "follows_sha256": self.sha256}
+
+    def check(self, storage: Storage, wanted: Mapping[str, Any]) -> None:
+        """Raise StoreError, kind "settings-differ", where a new manifest differs in more than its data."""
+        stored, new = (
+            {name: value for name, value in manifest.items() if name not in _OF_ITS_DATA}
+            for manifest in (self.manifest, wanted)
+        )
+        for manifest in (stored, new):
+            manifest["packing"] = {**manifest["packing"], "limit_tokens": None}
+        check_same_settings(storage, stored, new)
+
+
+#: fields of a manifest that differ from generation to generation
+_OF_ITS_DATA = (
+    "data",
+    "text_field",
+    "tokens_field",
+    "plan",
+    "sequences_per_shard",
+    "first_sequence",
+    "follows_sha256",
+    "sealed",
+)
 
 
 def say(options: BuildOptions, text: str) -> None:

@@ -52,7 +52,8 @@ def run_pilot(
         TeacherError, InvalidInput: as `run_unit` does.
     """
     indexes = pilot_indexes(staged.totals.sequences, staged.totals.tokens)
-    sequences = [(index, sequence) for index in indexes for sequence in read_plan(staging, index, index + 1)]
+    before = manifest.get("first_sequence", 0)
+    sequences = [(before + index, sequence) for index in indexes for sequence in read_plan(staging, index, index + 1)]
     first, (tokens, starts) = sequences[0]
     list(maker.targets([(first, (tokens[:_WARM_UP_TOKENS], starts[:0]))]))
     arrays = {}

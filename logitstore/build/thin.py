@@ -29,7 +29,7 @@ from logitstore.store.writer import UnitWriter, committed_units, refuse_existing
 from logitstore.targets import SparseTargets, concatenate_targets
 
 #: what a thinned store says anew; everything else its manifest has from the store it was made of
-_OWN_FIELDS = ("format", "format_version", "created", "versions", "sampler", "thinned_from", "sealed")
+_OWN_FIELDS = ("format", "format_version", "created", "versions", "sampler", "thinned_from", "sealed", "plan", "data")
 #: random numbers held at once: bounds memory where a sequence is long
 _BLOCK_UNIFORMS = 1 << 20
 
@@ -61,9 +61,21 @@ class Thinning:
         this = {"draws": self.sampler.draws, "manifest_sha256": self.source.manifest_sha256, "seed": self.seed}
         return new_manifest(
             **{name: value for name, value in source.items() if name not in _OWN_FIELDS},
+            **self._origin(),
             sampler=thinned_sampler(self.sampler, self.draws).to_dict(),
             thinned_from=[*self.history, this],
         )
+
+    def _origin(self) -> dict[str, Any]:
+        """Return the fields on the data of all generations."""
+        parts = [generation.manifest for generation in self.source.generations]
+        origin: dict[str, Any] = {}
+        if "data" in parts[0]:
+            origin["data"] = [file for part in parts for file in part["data"]]
+        if "plan" in parts[0]:
+            sizes = {name: sum(part["plan"][name] for part in parts) for name in ("sequences", "tokens")}
+            origin["plan"] = sizes if len(parts) > 1 else parts[0]["plan"]
+        return origin
 
     def targets(self, sequence: Sequence) -> SparseTargets:
         """Return the thinned targets of a sequence; each thinning of a store has random numbers of its own."""

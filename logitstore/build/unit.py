@@ -36,7 +36,7 @@ class Begun:
         plan: its units.
         manifest: its manifest.
         table: its frequency table.
-        pilot: blobs of the sequences that ran to fit the table, by sequence; they do not run again.
+        pilot: blobs of the sequences that ran to fit the table, by index; they do not run again.
     """
 
     storage: Storage
@@ -58,7 +58,8 @@ def run_unit(store: Begun, unit: int, maker: TargetMaker, on_sequence: OnSequenc
         TeacherError, StoreError, InvalidInput: what the teacher or the writer raised; nothing of the unit stays.
     """
     start, stop = store.plan.bounds(unit)
-    planned = zip(range(start, stop), read_plan(store.storage, start, stop), strict=True)
+    before = store.manifest.get("first_sequence", 0)
+    planned = zip(range(before + start, before + stop), read_plan(store.storage, start, stop), strict=True)
     with UnitWriter(store.storage, unit, store.manifest, store.table) as writer:
         with _WriterThread(writer, on_sequence) as thread:
             for sequence, made in _in_order(planned, maker, store.pilot):

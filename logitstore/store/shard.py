@@ -76,10 +76,11 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # a full disk refuses the last buffered bytes again; the attempt goes away either way
+        # a full disk refuses the last buffered bytes again; what is left of an attempt goes away with the seal
         with suppress(OSError):
             self._file.close()
-        self._attempt.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._attempt.unlink(missing_ok=True)
 
 
 class ShardReader:

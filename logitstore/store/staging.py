@@ -28,6 +28,7 @@ def staging_folder(storage: Storage) -> Iterator[Path]:
         root = storage.root.absolute()
         folder = root.parent / f".{root.name}.staging-{uuid.uuid4().hex[:_TAG_LENGTH]}"
     else:
+        storage.check_writable()
         folder = Path(tempfile.gettempdir()) / f"logitstore-staging-{uuid.uuid4().hex[:_TAG_LENGTH]}"
     _remove_abandoned(folder)
     descriptor = _locked_folder(folder)
@@ -97,9 +98,9 @@ def _rename(folder: Path, root: Path) -> None:
 def _upload(folder: Path, storage: Storage) -> None:
     names = [name for name in LocalStorage(folder).names() if not name.startswith(f"{ATTEMPTS}/")]
     for name in sorted(names, key=lambda name: (name == MANIFEST, name)):
-        content = (folder / name).read_bytes()
+        sha256 = LocalStorage(folder).sha256(name)
         # without a manifest nobody uses what is there; the same call after a stop finds its own files
-        if not storage.create(name, content) and storage.read(name) != content:
+        if not storage.create_from(name, folder / name) and storage.sha256(name) != sha256:
             raise StoreError(
                 f"{storage.where(name)} is there already, of another process or of one that stopped with other "
                 f"settings. Remove all below {storage.url}, or choose another place.",

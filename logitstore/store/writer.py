@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import PurePosixPath
 from types import TracebackType
 from typing import Any, Self
@@ -35,13 +36,14 @@ class UnitWriter:
         self._storage, self._unit, self._manifest, self._table = storage, unit, stored, table
         self._weighting = Weighting.of(stored)
         self._first = unit * stored["sequences_per_shard"]
+        self._before = stored.get("first_sequence", 0)
         self._shard = ShardWriter(storage, stored["sequences_per_shard"])
         self._rows = Rows()
         self.num_sequences = self.num_positions = self.num_entries = self.num_bytes = 0
 
     def append(self, tokens: NDArray[np.int32], targets: SparseTargets, document_starts: NDArray[np.int32]) -> None:
         """Add the next sequence: tokens [S], targets of S positions."""
-        where = f"sequence {self._first + self.num_sequences}"
+        where = f"sequence {self._before + self._first + self.num_sequences}"
         arrays = to_arrays(tokens, targets, self._weighting, self._manifest["vocab_size"], where)
         self.append_arrays(arrays, document_starts)
 
@@ -50,7 +52,8 @@ class UnitWriter:
         try:
             blob = codec.encode(arrays, self._table)
         except InvalidInput as error:
-            raise InvalidInput(f"sequence {self._first + self.num_sequences}: {error}", kind=error.kind) from None
+            where = f"sequence {self._before + self._first + self.num_sequences}"
+            raise InvalidInput(f"{where}: {error}", kind=error.kind) from None
         self._append(blob, arrays, document_starts)
 
     def append_blob(self, blob: bytes, document_starts: NDArray[np.int32]) -> None:
@@ -158,7 +161,8 @@ def seal_store(storage: Storage, stored: Mapping[str, Any], num_units: int) -> N
                 os.fsync(file.fileno())
         storage.create_from(layout.INDEX, attempt)
     finally:
-        attempt.unlink(missing_ok=True)
+        with suppress(OSError):
+            attempt.unlink(missing_ok=True)
     group, array = array_metadata(totals["sequences"], stored["sequences_per_shard"])
     storage.create(layout.GROUP, group)
     storage.create(f"{layout.ARRAY}/{layout.GROUP}", array)
