@@ -45,6 +45,18 @@ def test_the_writer_example_writes(tmp_path, monkeypatch):
     assert len(logitstore.open_store("own-store")[0].tokens) == 5
 
 
+def test_the_loss_example_gives_one_loss_by_both_ways(tmp_path):
+    make_store(tmp_path / "store", lengths=[9] * 4)
+    batch = next(iter(logitstore.make_dataloader(logitstore.LogitDataset(tmp_path / "store"), batch_size=4)))
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(*batch.tokens.shape, 5, generator=generator).requires_grad_()
+    weight = torch.randn(VOCAB_SIZE, 5, generator=generator).requires_grad_()
+    scope = {"batch": batch, "hidden": hidden, "weight": weight}
+    exec(EXAMPLES[2], scope)
+    torch.testing.assert_close(scope["same"], scope["loss"])
+    assert bool(weight.grad.any())
+
+
 @pytest.mark.parametrize("name", ["logitstore/codec/FORMAT.md", "docs/commands.md", "logitstore/demo/data/SOURCE.md"])
 def test_files_the_readme_names_are_there(name):
     assert name in (REPOSITORY / "README.md").read_text()

@@ -80,6 +80,11 @@ class LogitBlocks:
                     BLOCKS=TILE_BLOCKS[alignment.aligned], WIDTH=COLUMN_BLOCK, num_warps=launched_warps(TILE_WARPS), enable_fp_fusion=True,
                 )  # fmt: skip
 
+    @property
+    def num_columns(self) -> int:
+        """V, rounded up to whole blocks."""
+        return self.num_blocks * COLUMN_BLOCK
+
     def log_sum_exp(self) -> Tensor:
         """Return log(sum(exp(power * logits))) of each row, [R] float64; NaN or infinite where logits are bad."""
         return self.tops.double() * self.power + self._sums.double().log()
@@ -105,6 +110,20 @@ class LogitBlocks:
         """Take the `counts` [R] largest tokens of each row, in the order of the last `largest`, to have no mass."""
         above_all = self._keys.new_full((len(self._keys), 1), _NOTHING_LEFT_OUT)
         self._cutoffs = torch.cat([above_all, self._keys], dim=1).gather(1, counts[:, None]).squeeze(1)
+
+    def take_heavy(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Leave the `count` largest tokens out; return their masses and ids as `largest` does, and `sums()`."""
+        masses, ids = self.largest(count)
+        self.leave_out(torch.full((len(ids),), ids.shape[1], device=ids.device))
+        return masses, ids, self.sums()
+
+    def give_back(self, masses: Tensor, ids: Tensor, kept_out: Tensor, sums: Tensor) -> Tensor:
+        """Leave only the `kept_out` [R] largest tokens out, and return `sums()`.
+
+        What else `take_heavy` returned is not needed here: the logits are as they were.
+        """
+        self.leave_out(kept_out)
+        return self.sums()
 
     def sums(self) -> Tensor:
         """Return the probability of each block, [R, B] float64, without the tokens that are left out.

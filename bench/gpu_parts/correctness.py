@@ -67,7 +67,7 @@ def check_blocks(sizes: Sizes) -> Rows:
         count = min(50, vocab_size)
         in_order = logits.float().sort(dim=1, descending=True, stable=True).indices[:, :count]
         ends = blocks.sums().cumsum(1)
-        differ = (blocks.invert(ends, chances * ends[:, -1:]) != draw_ids(plain.cells.flatten(1), chances)).float()
+        differ = (blocks.invert(ends, chances * ends[:, -1:]) != draw_ids(plain, chances)).float()
         yield row(
             f"blocks V={vocab_size}",
             largest_exact=(exact := torch.equal(blocks.largest(count)[1], in_order)),

@@ -22,17 +22,29 @@ class Entries:
         ids: token id of each entry, [E] int32, contiguous; -1 at a place of padding.
         weights: [E] floating point; 0 at a place of padding.
         has_target: whether a position has entries at all, [T] bool.
+        width: places of every position, padding included; None in CSR form, which has none and no padding.
     """
 
     offsets: Tensor
     ids: Tensor
     weights: Tensor
     has_target: Tensor
+    width: int | None = None
 
     @property
     def rows(self) -> Tensor:
         """Position of each entry, [E] int64, ascending."""
         return entry_rows(self.offsets, len(self.ids))
+
+    def take(self, keep: Tensor) -> Entries:
+        """Return the entries of the positions `keep`, [N] int64, ascending: all that have a target."""
+        has_target = self.has_target[keep]
+        if self.width is None:
+            # the positions left out have no entries
+            return Entries(torch.cat([self.offsets[keep], self.offsets[-1:]]), self.ids, self.weights, has_target)
+        shape = len(self.has_target), self.width
+        ids, weights = (values.view(shape)[keep].flatten() for values in (self.ids, self.weights))
+        return Entries(_even_offsets(keep, self.width), ids, weights, has_target, self.width)
 
     def sums(self, values: Tensor) -> Tensor:
         """Return the sum of each position's values, [T], of values [E]."""
@@ -45,11 +57,11 @@ def flatten_entries(targets: SparseTargets | PaddedTargets, dtype: torch.dtype) 
         return Entries(
             targets.offsets.contiguous(), targets.ids.contiguous(), targets.weights.to(dtype), targets.counts > 0
         )
-    num_positions, width = targets.ids.shape
+    width = targets.ids.shape[1]
     is_entry = targets.ids >= 0
-    offsets = torch.arange(num_positions + 1, device=targets.ids.device) * width
+    offsets = _even_offsets(is_entry, width)
     weights = torch.where(is_entry, targets.weights.to(dtype), 0.0).flatten()
-    return Entries(offsets, targets.ids.flatten(), weights, is_entry.any(dim=1))
+    return Entries(offsets, targets.ids.flatten(), weights, is_entry.any(dim=1), width)
 
 
 def renormalise(entries: Entries, temperature: float = 1.0) -> Entries:
@@ -66,3 +78,8 @@ def renormalise(entries: Entries, temperature: float = 1.0) -> Entries:
     powers = relative ** (1.0 / temperature)
     sums = entries.sums(powers)[rows]
     return replace(entries, weights=torch.where(heaviest > 0, powers / sums, 0.0))
+
+
+def _even_offsets(positions: Tensor, width: int) -> Tensor:
+    """Return the offsets of as many positions as `positions` [N, ...] has, with `width` places each, [N + 1] int64."""
+    return torch.arange(len(positions) + 1, device=positions.device) * width

@@ -11,6 +11,7 @@ from logitstore.errors import InvalidInput
 from logitstore.losses.checks import check_is_whole, check_rows, check_values
 from logitstore.losses.front import reduce_losses
 from logitstore.losses.linear_chunks import ChunkedHead, LinearLosses
+from logitstore.losses.linear_op import linear_losses_in_graph
 from logitstore.losses.options import LossOptions, MissingMass, Reduction, Value, debug_is_on
 from logitstore.losses.positions import Positions, make_positions
 from logitstore.losses.select_lse_reference import statistics_dtype
@@ -43,7 +44,7 @@ def linear_sparse_kd_loss(
     pass, so that a second backward raises; for "none" each backward makes the logits once more (a third more work).
     Positions without a target are left out before the first product. The weight's gradient is summed up in float32
     and rounded once; what needs no gradient (a frozen head, `torch.no_grad`) costs no product. A weight tied to the
-    embedding is passed as it is. First derivatives only. In torch.compile it runs outside the graph.
+    embedding is passed as it is. First derivatives only. In torch.compile it is one operator of the graph.
 
     Args:
         hidden: last hidden states, [T, D] or [B, S, D], bfloat16, float16, float32 or float64. Under autocast hidden
@@ -72,7 +73,7 @@ def linear_sparse_kd_loss(
 
     Raises:
         InvalidInput: as in `sparse_kd_loss`; hidden states, weight and bias that do not fit each other; a second
-            backward for "mean" and "sum". On a GPU the host waits once, to learn which positions have a target.
+            backward for "mean" and "sum". On a GPU the host waits once a call, to learn which positions have a target.
     """
     options = LossOptions(
         alpha, temperature, reduction, value, label_smoothing, z_loss, softcap, missing_mass
@@ -83,8 +84,12 @@ def linear_sparse_kd_loss(
     _check_chunk_bytes(chunk_bytes)
     check_values(targets, labels, position_weights, len(weight), debug=debug_is_on(debug))
     positions = make_positions(targets, labels, position_weights, options, statistics_dtype(hidden))
-    run = torch.compiler.disable(_losses) if torch.compiler.is_compiling() else _losses  # type: ignore[no-untyped-call]
-    losses = run(hidden.flatten(0, -2), weight, bias, positions, options, chunk_bytes)
+    wanted = [tensor is not None and tensor.requires_grad for tensor in (hidden, weight, bias)]
+    for_hidden, for_weight, for_bias = (torch.is_grad_enabled() and need for need in wanted)
+    run = linear_losses_in_graph if torch.compiler.is_compiling() else _losses
+    losses = run(
+        hidden.flatten(0, -2), weight, bias, positions, options, chunk_bytes, (for_hidden, for_weight, for_bias)
+    )
     return reduce_losses(losses, positions, options, hidden)
 
 
@@ -95,13 +100,12 @@ def _losses(
     positions: Positions,
     options: LossOptions,
     chunk_bytes: int | None,
+    needs: tuple[bool, bool, bool],
 ) -> Tensor:
     """Return the losses [T] for "none", else their sum, a scalar."""
-    keep = positions.entries.has_target.nonzero()[:, 0]
+    kept, keep, starts = positions.with_target()
     summed = options.reduction != "none"
-    wanted = [tensor is not None and tensor.requires_grad for tensor in (hidden, weight, bias)]
-    needs = tuple(torch.is_grad_enabled() and need for need in wanted)
-    chunked = ChunkedHead(positions.with_target(keep), options, chunk_bytes, summed, needs)  # type: ignore[arg-type]
+    chunked = ChunkedHead(kept, starts, options, chunk_bytes, summed, needs)
     rows = hidden if len(keep) == len(hidden) else hidden.index_select(0, keep)
     found: Tensor = LinearLosses.apply(rows, weight, bias, chunked)  # type: ignore[no-untyped-call]
     if summed:
@@ -122,7 +126,7 @@ def _checked_head(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[
     if bias is not None and len(bias) != len(weight):
         raise InvalidInput(f"bias has {len(bias)} values, weight {len(weight)} rows; one value a row was wanted.")
     device = hidden.device.type
-    if torch.is_autocast_enabled(device) and hidden.dtype != torch.float64:
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device) and hidden.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(device)
         hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     for name, tensor in (("weight", weight), ("bias", bias)):

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from logitstore.errors import InvalidInput
 from logitstore.losses.huge_pages import empty_in_huge_pages
 from logitstore.losses.options import LossOptions
-from logitstore.losses.position_losses import position_losses
+from logitstore.losses.position_losses import position_gradients, position_losses
 from logitstore.losses.positions import Positions
 from logitstore.losses.select_lse import path_for, refuse_second_order
 from logitstore.losses.select_lse_reference import SelectLse, statistics_dtype
@@ -70,6 +71,7 @@ class ChunkedHead:
 
     Attributes:
         positions: N, all with a target.
+        starts: where the entries of each begin.
         options: of the loss.
         chunk_bytes: most that a chunk of logits may take; None for the default.
         summed: whether the sum of the losses is wanted, whose gradient can be taken in the forward pass.
@@ -77,6 +79,7 @@ class ChunkedHead:
     """
 
     positions: Positions
+    starts: list[int]
     options: LossOptions
     chunk_bytes: int | None
     summed: bool
@@ -86,9 +89,9 @@ class ChunkedHead:
         self, hidden: Tensor, weight: Tensor, bias: Tensor | None, d_losses: Tensor | None, *, gradient: bool
     ) -> tuple[Tensor, Gradients]:
         """Return the losses [N] and, if asked for, the gradients of their sum, weighted by `d_losses` [N]."""
-        # CPUs multiply 16-bit matrices slowly, and sum up in 16 bits; elsewhere the products stay in 16 bits
-        widen = hidden.device.type == "cpu" and hidden.itemsize < 4
-        rows, head = (hidden.float(), _widened(weight, bias)) if widen else (hidden, Head(weight, bias))
+        rows, head = hidden, Head(weight, bias)
+        if _is_widened(hidden):
+            rows, head = hidden.float(), _widened(weight, bias)
         losses = rows.new_empty(len(rows), dtype=statistics_dtype(rows))
         gradients = _new_gradients(rows, head, self.needs if gradient else (False, False, False))
         for part, positions, buffer in self._chunks(rows, head):
@@ -105,25 +108,20 @@ class ChunkedHead:
         entries = positions.entries.offsets, positions.entries.ids, positions.labels
         cut = options.temperature, options.softcap_or_0
         found = SelectLse(*path.forward(logits, *entries, *cut, options.needs_mean))
-        if not gradient:
-            return position_losses(found, positions, options)
-        with torch.enable_grad():
-            found = SelectLse(*(part.detach().requires_grad_() for part in found))
-            losses = position_losses(found, positions, options)
-        d_losses = torch.ones_like(losses) if d_losses is None else d_losses.to(losses.dtype)
-        d_lse, d_lse_one, d_mean, d_selected, d_label = torch.autograd.grad(
-            losses, found, d_losses, allow_unused=True, materialize_grads=True
-        )
-        saved = tuple(part.detach() for part in (found.lse, found.lse_one, found.selected, found.label_logits))
-        path.backward(logits, *entries, *cut, *saved, d_lse, d_lse_one, d_mean, d_selected, d_label, out=logits)
-        return losses.detach()
+        losses = position_losses(found, positions, options)
+        if gradient:
+            saved = found.lse, found.lse_one, found.selected, found.label_logits
+            grads = position_gradients(found, positions, options, d_losses)
+            in_order = grads.lse, grads.lse_one, grads.mean, grads.selected, grads.label_logits
+            path.backward(logits, *entries, *cut, *saved, *in_order, out=logits)
+        return losses
 
     def _chunks(self, hidden: Tensor, head: Head) -> Iterator[tuple[slice, Positions, Tensor]]:
         """Give each chunk's positions, what belongs to them, and memory for their logits, [n, V], always the same."""
         num_positions, vocab_size = len(hidden), len(head.weight)
         size = self._chunk_rows(hidden, vocab_size)
         buffer = _buffer(size, vocab_size, hidden)
-        bounds = [*self.positions.entries.offsets[::size].tolist(), len(self.positions.entries.ids)]
+        bounds = [*self.starts[::size], len(self.positions.entries.ids)]
         for index, start in enumerate(range(0, num_positions, size)):
             stop = min(start + size, num_positions)
             positions = self.positions.part(start, stop, bounds[index], bounds[index + 1])
@@ -150,7 +148,7 @@ class LinearLosses(torch.autograd.Function):
         ctx.chunked, ctx.weight_dtype = chunked, weight.dtype
         in_forward = chunked.summed and any(chunked.needs)
         # the caller has cast by now, and the products of 16-bit matrices on a CPU must not be cast back
-        with torch.autocast(hidden.device.type, enabled=False):
+        with without_autocast(hidden.device.type):
             losses, gradients = chunked.run(hidden, weight, bias, None, gradient=in_forward)
         if in_forward:
             ctx.gradients = gradients
@@ -181,8 +179,24 @@ class LinearLosses(torch.autograd.Function):
         )
 
 
-def _new_gradients(hidden: Tensor, head: Head, needs: tuple[bool, bool, bool]) -> Gradients:
+def without_autocast(device: str) -> AbstractContextManager[object]:
+    """Return a context without autocast on this type of device."""
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+
+
+def gradient_dtypes(hidden: Tensor) -> tuple[torch.dtype, torch.dtype, torch.dtype]:
+    """Return the dtypes in which the gradients at these hidden states, weight and bias are summed up."""
     wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    return torch.float32 if _is_widened(hidden) else hidden.dtype, wide, wide
+
+
+def _is_widened(hidden: Tensor) -> bool:
+    # CPUs multiply 16-bit matrices slowly, and sum up in 16 bits; elsewhere the products stay in 16 bits
+    return hidden.device.type == "cpu" and hidden.itemsize < 4
+
+
+def _new_gradients(hidden: Tensor, head: Head, needs: tuple[bool, bool, bool]) -> Gradients:
+    wide = gradient_dtypes(hidden)[1]
     for_hidden, for_weight, for_bias = needs
     # without positions nothing will be written into them
     new_weight = torch.empty_like if len(hidden) else torch.zeros_like

@@ -17,7 +17,7 @@ TAIL_FLOOR = 1e-4
 
 
 def position_losses(found: SelectLse, positions: Positions, options: LossOptions) -> Tensor:
-    """Return the loss of each position, [T] in the dtype of `found`, differentiable at `found`.
+    """Return the loss of each position, [T] in the dtype of `found`, differentiable at `found` by autograd.
 
     Exactly 0, with gradient exactly 0, where a position has no entries. A term of weight 0 is not computed, so its
     infinities do not count.
@@ -42,6 +42,30 @@ def position_losses(found: SelectLse, positions: Positions, options: LossOptions
     return torch.where(entries.has_target, losses, 0.0)
 
 
+def position_gradients(
+    found: SelectLse, positions: Positions, options: LossOptions, d_losses: Tensor | None
+) -> SelectLse:
+    """Return the gradient of the sum of `position_losses`, weighted by `d_losses` [T], at each part of `found`.
+
+    What autograd would give: within an operator of torch.library it records nothing, and the fused loss is one there.
+    """
+    entries, labels = positions.entries, positions.labels
+    d = torch.ones_like(found.lse) if d_losses is None else d_losses.to(found.lse.dtype)
+    d = torch.where(entries.has_target, d if positions.weights is None else d * positions.weights, 0.0)
+    d_lse_one, d_mean, d_label = torch.zeros_like(d), torch.zeros_like(found.mean), torch.zeros_like(found.label_logits)
+    if options.uses_labels and labels is not None:
+        d_hard = (1 - options.alpha) * torch.where(labels == IGNORED_LABEL, 0.0, d)
+        d_lse_one, d_label = d_hard, -(1 - options.label_smoothing) * d_hard
+        if options.needs_mean:
+            d_mean = -options.label_smoothing * d_hard
+    if options.z_loss > 0:
+        d_lse_one = d_lse_one + 2 * options.z_loss * d * (found.lse if options.temperature == 1 else found.lse_one)
+    d_lse, d_selected = _distilled_gradients(found, entries, options, options.alpha * d)
+    if options.temperature == 1:
+        d_lse, d_lse_one = d_lse + d_lse_one, found.lse_one
+    return SelectLse(d_lse, d_lse_one, d_mean, d_selected, d_label)
+
+
 def log_of_tail(tail: Tensor) -> Tensor:
     """Return log(tail); below `TAIL_FLOOR` its tangent there, whose slope stays finite."""
     floor = torch.full_like(tail, TAIL_FLOOR)
@@ -57,6 +81,21 @@ def _distilled(found: SelectLse, entries: Entries, options: LossOptions) -> Tens
         missing = (1 - total).clamp(min=0)
         losses = losses - missing * log_of_tail(1 - _kept_mass(found, entries))
     return losses
+
+
+def _distilled_gradients(found: SelectLse, entries: Entries, options: LossOptions, d: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradients of `_distilled`, weighted by `d` [T], at lse [T] and at the selected logits [E]."""
+    if options.alpha == 0:
+        return torch.zeros_like(d), torch.zeros_like(found.selected)
+    rows, total = entries.rows, entries.sums(entries.weights)
+    d_lse, d_selected = d * total, d[rows] * entries.weights / -options.temperature
+    if options.missing_mass == "tail":
+        kept = torch.where(entries.ids >= 0, (found.selected - found.lse[rows]).exp(), 0.0)
+        kept_mass = entries.sums(kept)
+        # the tail is 1 - kept_mass, and the slope of its logarithm 1 / tail, or that of the tangent
+        pull = d * (1 - total).clamp(min=0) / (1 - kept_mass).clamp(min=TAIL_FLOOR)
+        d_lse, d_selected = d_lse - pull * kept_mass, d_selected + pull[rows] * kept
+    return d_lse, d_selected
 
 
 def _kept_mass(found: SelectLse, entries: Entries) -> Tensor:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -37,28 +37,45 @@ class Positions:
         """How many positions have a target, but at least 1: what a mean divides by."""
         return self.entries.has_target.sum().clamp(min=1)
 
-    def with_target(self, keep: Tensor) -> Positions:
-        """Return the positions `keep` ([N] int64, ascending), which must be all that have a target."""
+    def with_target(self) -> tuple[Positions, Tensor, list[int]]:
+        """Leave out the positions without a target.
+
+        The one place in which a GPU makes the host wait, once in a call: what is left has a shape that depends on
+        values.
+
+        Returns:
+            the N positions that have a target; which they are, [N] int64, ascending; where the entries of each begin,
+            on the host.
+        """
         entries = self.entries
-        counts = entries.offsets.diff()[keep]
-        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        belongs = entries.has_target[entries.rows]
-        return Positions(
-            Entries(offsets, entries.ids[belongs], entries.weights[belongs], entries.has_target[keep]),
-            *(None if tensor is None else tensor[keep] for tensor in (self.labels, self.entropy, self.weights)),
-        )
+        # those with a target in front: their number is all that is missing to take them
+        order = entries.has_target.byte().argsort(descending=True, stable=True)
+        num_kept, *starts = on_host(torch.cat([entries.has_target.sum()[None], entries.offsets[order]]))
+        keep, rest = order[:num_kept], (self.labels, self.entropy, self.weights)
+        kept = entries.take(keep)
+        if entries.width is not None:
+            starts = [place * entries.width for place in range(num_kept)]
+        positions = Positions(kept, *(None if tensor is None else tensor[keep] for tensor in rest))
+        return positions, keep, starts[:num_kept]
 
     def part(self, start: int, stop: int, first_entry: int, last_entry: int) -> Positions:
         """Return positions `start:stop`, whose entries are `first_entry:last_entry`."""
         entries = self.entries
-        cut = Entries(
-            entries.offsets[start : stop + 1] - first_entry,
-            entries.ids[first_entry:last_entry],
-            entries.weights[first_entry:last_entry],
-            entries.has_target[start:stop],
+        cut = replace(
+            entries,
+            offsets=entries.offsets[start : stop + 1] - first_entry,
+            ids=entries.ids[first_entry:last_entry],
+            weights=entries.weights[first_entry:last_entry],
+            has_target=entries.has_target[start:stop],
         )
         rest = (self.labels, self.entropy, self.weights)
         return Positions(cut, *(None if tensor is None else tensor[start:stop] for tensor in rest))
+
+
+def on_host(values: Tensor) -> list[int]:
+    """Return whole numbers [n] as a list; for those of a GPU the host waits."""
+    found: list[int] = values.tolist()
+    return found
 
 
 def make_positions(

@@ -1,12 +1,19 @@
 """Rows of masses cut into blocks of columns: finds the largest tokens, and inverts the cumulative sum, in two levels."""
 
-# R rows, V vocabulary, B blocks of columns, C candidates, n targets
+# T positions, R rows, V vocabulary, B blocks of columns, C candidates, n targets
 
 from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from logitstore.samplers.distribution import bad_logits, check_logits, probability_blocks
 
 #: columns that a first search skips over at once; part of what a seed means, as it fixes the order of summation
 COLUMN_BLOCK = 128
@@ -14,10 +21,75 @@ COLUMN_BLOCK = 128
 _SEARCHED_COLUMNS = 1 << 22
 
 
+class Blocks(Protocol):
+    """Masses of tokens seen as blocks of 128 columns, wherever they are; see `ColumnBlocks` for the methods."""
+
+    @property
+    def num_columns(self) -> int:
+        """V, rounded up to whole blocks."""
+
+    def take_heavy(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the heaviest tokens' masses and ids, and what is left of the blocks."""
+
+    def give_back(self, masses: Tensor, ids: Tensor, kept_out: Tensor, sums: Tensor) -> Tensor:
+        """Return the mass of each block once all but the heaviest `kept_out` have theirs again."""
+
+    def sums(self) -> Tensor:
+        """Return the mass of each block."""
+
+    def invert(self, block_ends: Tensor, targets: Tensor) -> Tensor:
+        """Return the tokens at which the cumulative mass exceeds the targets."""
+
+
+def blocks_of_logits(logits: Tensor, first_position: int = 0, power: float = 1.0) -> Iterator[tuple[slice, Blocks]]:
+    """Yield (rows, their probabilities as blocks) over all rows of `logits` [T, V].
+
+    Logits that the kernels serve (bfloat16, float16, float32 on a GPU with Triton) stay as they are, in one piece, and
+    are read where they are needed; of all others the probabilities are made, some rows at a time. Both ways give the
+    same entries for the same keys, but for a draw within rounding (1e-6 of a row's mass) of the edge of two tokens.
+
+    Args:
+        logits: [T, V] floating point; -inf is a probability of zero.
+        first_position: position of row 0, for messages.
+        power: the distribution is proportional to p^power.
+
+    Raises:
+        InvalidInput: kind "bad-logits", as `probability_blocks`.
+    """
+    check_logits(logits)
+    kernels = kernels_for(logits)
+    if kernels is None:
+        for start, probabilities in probability_blocks(logits, first_position, power):
+            yield slice(start, start + len(probabilities)), ColumnBlocks(probabilities)
+    elif len(logits):
+        blocks = kernels.LogitBlocks(logits.detach(), power)
+        bad = ~blocks.log_sum_exp().isfinite()
+        if bool(bad.any()):
+            row = int(bad.nonzero()[0, 0])
+            raise bad_logits(logits[row], first_position + row)
+        yield slice(0, len(logits)), blocks
+
+
+def kernels_for(logits: Tensor) -> Any | None:
+    """Return the module of kernels that serve these logits, None where torch does: the one place that chooses."""
+    kernels = _triton_kernels() if logits.device.type == "cuda" else None
+    return kernels if kernels is not None and kernels.serves(logits) else None
+
+
+@cache
+def _triton_kernels() -> Any | None:
+    try:
+        return importlib.import_module("logitstore.triton_kernels.logit_blocks")
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").split(".")[0] != "triton":
+            raise
+        return None
+
+
 class ColumnBlocks:
     """Masses of tokens, [R, V] float32 and not negative, seen as [R, B, 128].
 
-    Where V is a multiple of 128 the masses are not copied, and `move` changes them in place.
+    Where V is a multiple of 128 the masses are not copied, and `put` changes them in place.
 
     Attributes:
         cells: the masses, [R, B, 128] float32, zero beyond V.
@@ -30,6 +102,11 @@ class ColumnBlocks:
         padded = functional.pad(masses, (0, missing)) if missing else masses
         self.cells = padded.view(num_rows, padded.shape[1] // COLUMN_BLOCK, COLUMN_BLOCK)
         self._vocab_size = vocab_size
+
+    @property
+    def num_columns(self) -> int:
+        """V, rounded up to whole blocks: an id that no token has."""
+        return self.cells.shape[1] * COLUMN_BLOCK
 
     def largest(self, count: int) -> tuple[Tensor, Tensor]:
         """Return the `count` largest masses of each row, [R, C] float32, falling, and their token ids, [R, C] int64.
@@ -71,6 +148,23 @@ class ColumnBlocks:
         self.put(ids, nothing)
         searched.flatten(1).scatter_(1, place, nothing)
         return values, ids, sums.scatter_(1, block, searched.sum(dim=-1)).double()
+
+    def give_back(self, masses: Tensor, ids: Tensor, kept_out: Tensor, sums: Tensor) -> Tensor:
+        """Give tokens that `take_heavy` took their masses back, but for the heaviest of each row.
+
+        Args:
+            masses: as `take_heavy` returned them, [R, C].
+            ids: the same.
+            kept_out: how many of the heaviest of each row stay at 0, [R] int64.
+            sums: as `take_heavy` returned them; changed in place.
+
+        Returns:
+            The mass of each block, [R, B] float64.
+        """
+        stays_out = torch.arange(masses.shape[1], device=masses.device) < kept_out[:, None]
+        returned = torch.where(stays_out, 0.0, masses)
+        self.put(ids, returned)
+        return sums.scatter_add_(1, ids // COLUMN_BLOCK, returned.double())
 
     def put(self, ids: Tensor, masses: Tensor) -> None:
         """Set the masses of tokens: ids [R, C] int64, unique within a row; masses [R, C] float32."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from logitstore.errors import InvalidInput
-from logitstore.samplers.column_blocks import ColumnBlocks
+from logitstore.samplers.column_blocks import Blocks, blocks_of_logits
 from logitstore.samplers.distribution import check_logits, probability_blocks
 from logitstore.samplers.philox import Purpose, uniforms
 from logitstore.targets import SparseTargets
@@ -70,8 +70,8 @@ class RandomSampling:
         positions = torch.arange(first_position, first_position + len(logits), device=logits.device)
         chances = uniforms(positions, self.draws, seed=seed, index=index, purpose=Purpose.SAMPLING)
         drawn = [
-            draw_ids(probabilities, chances[start : start + len(probabilities)])
-            for start, probabilities in probability_blocks(logits, first_position, self.proposal_power)
+            draw_ids(blocks, chances[rows])
+            for rows, blocks in blocks_of_logits(logits, first_position, self.proposal_power)
         ]
         ids = torch.cat(drawn) if drawn else torch.empty((0, self.draws), dtype=torch.int64, device=logits.device)
         offsets, unique_ids, multiplicities = count_draws(ids)
@@ -88,17 +88,16 @@ class RandomSampling:
         return torch.exp((picked - numerator[rows]) - (picked * self.proposal_power - denominator[rows]))
 
 
-def draw_ids(probabilities: Tensor, uniforms: Tensor) -> Tensor:
+def draw_ids(blocks: Blocks, uniforms: Tensor) -> Tensor:
     """Invert each row's cumulative distribution at its uniforms, in two levels: blocks of columns, then columns.
 
     Args:
-        probabilities: [R, V] float32, rows sum to about 1.
+        blocks: masses of R rows, which sum to about 1.
         uniforms: [R, n] float64 in [0, 1).
 
     Returns:
         Token ids, [R, n] int64; a token of probability 0 never comes out.
     """
-    blocks = ColumnBlocks(probabilities)
     block_ends = blocks.sums().cumsum(dim=-1)
     return blocks.invert(block_ends, uniforms * block_ends[:, -1:])
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from logitstore.errors import InvalidInput
+from logitstore.samplers.column_blocks import ColumnBlocks
 from logitstore.samplers.philox import Purpose, uniforms
 from logitstore.samplers.random_sampling import RandomSampling, count_draws
 from logitstore.samplers.threshold import Threshold, assemble_targets, draw_rows
@@ -131,7 +132,7 @@ def thin_threshold(
     if targets.head_counts is None:
         raise InvalidInput("threshold targets have no head_counts; thinning needs them.")
     ids, weights = _in_id_order(targets)
-    columns, head, tail_columns, is_tail = draw_rows(weights.clone(), sampler.draws, sampling_uniforms)
+    columns, head, tail_columns, is_tail = draw_rows(ColumnBlocks(weights.clone()), sampler.draws, sampling_uniforms)
     # columns that do not count may lie anywhere
     columns, tail_columns = (found.clamp(max=weights.shape[1] - 1) for found in (columns, tail_columns))
     # as stored, not as divided by their sum, which float32 puts beside 1: what is on the grid stays on it

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from logitstore.errors import InvalidInput
-from logitstore.samplers.column_blocks import ColumnBlocks
-from logitstore.samplers.distribution import check_logits, probability_blocks
+from logitstore.samplers.column_blocks import Blocks, ColumnBlocks, blocks_of_logits
+from logitstore.samplers.distribution import check_logits
 from logitstore.samplers.grid import default_grid, round_to_grid
 from logitstore.samplers.philox import Purpose, uniforms
 from logitstore.samplers.threshold_rule import Solution, solve_threshold
@@ -92,10 +92,9 @@ class Threshold:
             uniforms(positions, 1, seed=seed, index=index, purpose=purpose).squeeze(1)
             for purpose in (Purpose.SAMPLING, Purpose.ROUNDING)
         )
-        drawn = []
-        for start, probabilities in probability_blocks(logits, first_position):
-            rows = slice(start, start + len(probabilities))
-            drawn.append(draw_rows(probabilities, self.draws, sampling[rows]))
+        drawn = [
+            draw_rows(blocks, self.draws, sampling[rows]) for rows, blocks in blocks_of_logits(logits, first_position)
+        ]
         if not drawn:
             return _no_targets(logits.device)
         # many small operations: once for all rows, not once for every block
@@ -115,28 +114,24 @@ def sample_threshold(
         sampling_uniforms: where each row's systematic sample of the tail starts, [R] float64 in [0, 1).
         rounding_uniforms: the same for the rounding of the head, [R] float64 in [0, 1).
     """
-    return assemble_targets(*draw_rows(probabilities, draws, sampling_uniforms), grid, rounding_uniforms)
+    return assemble_targets(*draw_rows(ColumnBlocks(probabilities), draws, sampling_uniforms), grid, rounding_uniforms)
 
 
-def draw_rows(probabilities: Tensor, draws: int, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return what `assemble_targets` makes the targets of some rows from; see `sample_threshold`.
+def draw_rows(blocks: Blocks, draws: int, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return what `assemble_targets` makes the targets of some rows from; see `sample_threshold`. Uses up `blocks`.
 
     Returns:
         ids of the head [R, C] int64, ascending, beyond V where there is none; its probabilities [R, C] float64, 0
         where there is none; ids of the tail [R, S] int64, ascending; which of these count, [R, S] bool.
     """
-    blocks = ColumnBlocks(probabilities)
     # the candidates are taken out first, so that what remains is summed without cancellation
-    values, ids, sums = blocks.take_heavy(draws)
-    values = values.double()
+    masses, ids, sums = blocks.take_heavy(draws)
+    values = masses.double()
     solution = solve_threshold(values, sums.sum(dim=-1), draws)
-    is_head = torch.arange(values.shape[1], device=values.device) < solution.head_counts[:, None]
-    in_tail = torch.where(is_head, 0.0, values)
-    blocks.put(ids, in_tail.float())
-    sums.scatter_add_(1, ids // blocks.cells.shape[2], in_tail)
+    sums = blocks.give_back(masses, ids, solution.head_counts, sums)
     tail_ids, is_tail = _systematic_tail(blocks, sums, solution, uniforms)
-    beyond = blocks.cells.shape[1] * blocks.cells.shape[2]
-    head_ids, order = torch.where(is_head, ids, beyond).sort(dim=-1)
+    is_head = torch.arange(values.shape[1], device=values.device) < solution.head_counts[:, None]
+    head_ids, order = torch.where(is_head, ids, blocks.num_columns).sort(dim=-1)
     head = torch.where(is_head, values / solution.total[:, None], 0.0).gather(1, order)
     return head_ids, head, tail_ids, is_tail
 
@@ -147,7 +142,7 @@ def _stack(parts: tuple[Tensor, ...]) -> Tensor:
     return torch.cat([functional.pad(part, (0, width - part.shape[1])) for part in parts])
 
 
-def _systematic_tail(blocks: ColumnBlocks, sums: Tensor, solution: Solution, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+def _systematic_tail(blocks: Blocks, sums: Tensor, solution: Solution, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     """Return token ids [R, S] int64, ascending, and which of them count, [R, S] bool."""
     width = int(solution.tail_counts.max()) if len(uniforms) else 0
     ends = sums.cumsum(dim=-1)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from logitstore.errors import InvalidInput
+from logitstore.samplers.column_blocks import kernels_for
 from logitstore.samplers.distribution import check_logits, probability_blocks
 from logitstore.samplers.philox import check_key
 from logitstore.targets import SparseTargets
@@ -77,6 +78,10 @@ class TopK:
 
 def largest_ids(logits: Tensor, k: int) -> Tensor:
     """Return the ids of each row's k largest logits, ascending, [T, k] int64; of equal logits the lower id wins."""
+    kernels = kernels_for(logits)
+    if kernels is not None:
+        found: Tensor = kernels.largest_ids(logits, k)
+        return found
     vocab_size = logits.shape[1]
     top = logits.topk(min(k + 1, vocab_size), dim=-1)
     ids = top.indices[:, :k].clone()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from logitstore.losses import linear_sparse_kd_loss
 from tests.losses.random_targets import random_labels, random_logits, random_targets
 
 VOCAB = 23
@@ -40,6 +41,13 @@ class Student(nn.Module):
 
     def forward(self, tokens):
         return torch.tanh(self.embedding[tokens] @ self.layer)
+
+
+class StudentWithLoss(Student):
+    """A student whose forward pass ends in the loss, where FSDP has gathered the head's weight."""
+
+    def forward(self, tokens, targets, reduction):
+        return linear_sparse_kd_loss(super().forward(tokens), self.head_weight, targets, reduction=reduction)
 
 
 def batch_of_rank(rank):

@@ -28,21 +28,47 @@ def ranks(tmp_path_factory):
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_two_ranks_under_ddp_give_the_gradient_of_one(ranks, tied):
+def gradients_of_one(*, tied, reduction):
+    """The gradients of one process that has both ranks' batches, by the loss over logits."""
     student = Student(tied=tied)
     for rank in range(2):
         tokens, targets = batch_of_rank(rank)
-        # DDP takes the mean over the ranks
-        (sparse_kd_loss(student(tokens) @ student.head_weight.t(), targets) / 2).backward()
-    for rank in range(2):
-        found = ranks[rank]["ddp"][tied]
-        assert set(found) == {name for name, _ in student.named_parameters()}
-        for name, parameter in student.named_parameters():
-            torch.testing.assert_close(found[name], parameter.grad, atol=1e-12, rtol=1e-10)
+        losses = sparse_kd_loss(student(tokens) @ student.head_weight.t(), targets, reduction=reduction)
+        # DDP and FSDP take the mean over the ranks
+        (losses.sum() / 2).backward()
+    return {name: parameter.grad for name, parameter in student.named_parameters()}
 
 
-@pytest.mark.parametrize("form", ["csr", "padded"])
+def assert_gradients_close(found, wanted):
+    assert found.keys() == wanted.keys()
+    for name, grad in wanted.items():
+        torch.testing.assert_close(found[name], grad, atol=1e-12, rtol=1e-10)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_two_ranks_under_ddp_give_the_gradient_of_one(ranks, tied):
+    for rank in ranks:
+        assert_gradients_close(rank["ddp"][tied], gradients_of_one(tied=tied, reduction="mean"))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_two_ranks_under_fsdp_give_the_gradient_of_one(ranks, reduction, tied):
+    for rank in ranks:
+        assert_gradients_close(rank["fsdp"][reduction, tied], gradients_of_one(tied=tied, reduction=reduction))
+
+
+def test_a_weight_that_fsdp_has_not_gathered_is_refused_and_one_gathered_by_hand_is_not(ranks):
+    for number, rank in enumerate(ranks):
+        message, loss, grad = rank["fsdp_outside"]
+        assert "weight: a DTensor" in message
+        head, (tokens, targets) = Student(tied=False).head, batch_of_rank(number)
+        wanted = sparse_kd_loss(torch.ones(len(tokens), 5, dtype=torch.float64) @ head.t(), targets)
+        torch.testing.assert_close(loss, wanted.detach(), atol=1e-12, rtol=1e-10)
+        assert grad.shape == head.shape
+
+
+@pytest.mark.parametrize("form", ["csr", "padded", "dtensor"])
 @pytest.mark.parametrize("name", OPTIONS)
 def test_columns_on_two_ranks_give_the_loss_and_gradient_of_one(ranks, name, form):
     logits, targets, labels = wide_batch()

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from logitstore.errors import InvalidInput
 from logitstore.samplers import RandomSampling, Threshold, TopK, TopP, sampler_from_dict
+from logitstore.samplers.column_blocks import ColumnBlocks
 from logitstore.samplers.philox import Purpose, uniforms
 from logitstore.samplers.random_sampling import count_draws, draw_ids, log_sum_exp
 from tests.support.peak_memory import peak_bytes_of
@@ -79,7 +80,7 @@ def test_two_level_draws_equal_a_plain_inverse_in_float64(seed, rows, vocab_size
     generator = torch.Generator().manual_seed(seed)
     p = torch.softmax(3 * torch.randn(rows, vocab_size, generator=generator), -1)
     u = torch.rand(rows, draws, generator=generator, dtype=torch.float64)
-    found = draw_ids(p, u)
+    found = draw_ids(ColumnBlocks(p), u)
     ends = p.double().cumsum(-1)
     total = ends[:, -1:]
     below = torch.where(found > 0, ends.gather(1, (found - 1).clamp(min=0)), 0.0)
@@ -93,7 +94,7 @@ def test_extreme_uniforms_never_draw_a_token_of_probability_zero():
     p = torch.zeros(2, 400)
     p[0, 5], p[1, [130, 399]] = 1.0, 0.5
     u = torch.tensor([[0.0, 0.5, 1 - 2**-53]] * 2, dtype=torch.float64)
-    assert draw_ids(p, u).tolist() == [[5, 5, 5], [130, 399, 399]]
+    assert draw_ids(ColumnBlocks(p), u).tolist() == [[5, 5, 5], [130, 399, 399]]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from logitstore.samplers.column_blocks import ColumnBlocks
 from logitstore.samplers.random_sampling import draw_ids
 from logitstore.samplers.threshold import assemble_targets, sample_threshold
 from logitstore.samplers.threshold_rule import solve_threshold
@@ -80,7 +81,7 @@ def test_draws_equal_the_reference_where_rounding_cannot_move_them():
     block_ends = blocks.sums().cumsum(dim=-1)
     drawn = blocks.invert(block_ends, middles * block_ends[:, -1:])
     assert torch.equal(drawn, tokens)
-    assert torch.equal(drawn, draw_ids(torch.softmax(logits, -1), middles))
+    assert torch.equal(drawn, draw_ids(ColumnBlocks(torch.softmax(logits, -1)), middles))
 
 
 @pytest.mark.parametrize(("dtype", "power"), [(torch.float32, 1.0), (torch.bfloat16, 0.8)], ids=str)
@@ -96,7 +97,7 @@ def test_every_draw_lies_within_rounding_of_its_token(vocab_size, dtype, power):
     before = torch.where(ids > 0, ends.gather(1, (ids - 1).clamp(min=0)), 0.0)
     assert (chances <= after + 1e-6).all()
     assert (chances >= before - 1e-6).all()
-    reference = draw_ids(torch.softmax(logits.float() * power, -1), chances)
+    reference = draw_ids(ColumnBlocks(torch.softmax(logits.float() * power, -1)), chances)
     assert (ids == reference).double().mean() > 0.99
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from logitstore.losses import linear_sparse_kd_loss, sparse_kd_loss
+from logitstore.losses import linear_sparse_kd_loss, positions, sparse_kd_loss
 from logitstore.losses.select_lse import path_for
 from logitstore.targets import SparseTargets
 from logitstore.triton_kernels.select_lse import select_lse_backward, select_lse_forward
@@ -78,6 +78,42 @@ def test_the_loss_over_logits_takes_the_kernels_and_equals_float64(name, dtype, 
     wanted.backward()
     assert kernels.calls == 2
     assert_rounded(found.grad, exact.grad)
+
+
+@pytest.mark.skipif(
+    DEVICE == "cpu", reason="only a GPU's driver knows of waits; tests/losses/test_loss_waits.py has more"
+)
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_host_waits_for_a_gpu_once_in_the_fused_loss_and_never_over_logits(name, reduction, monkeypatch):
+    options = OPTIONS[name] | {"reduction": reduction}
+    logits, targets, labels = problem(251, options.get("temperature", 1.0), torch.bfloat16)
+    hidden, weight = (torch.randn(size, 16, device=DEVICE, dtype=torch.bfloat16) for size in (4, 251))
+    arguments = (targets, labels if "alpha" in options else None)
+    inputs = [tensor.requires_grad_() for tensor in (logits, hidden, weight)]
+    waits, on_host = [], positions.on_host
+
+    def wait_once(values):
+        torch.cuda.set_sync_debug_mode("default")
+        waits.append(on_host(values))
+        torch.cuda.set_sync_debug_mode("error")
+        return waits[-1]
+
+    monkeypatch.setattr(positions, "on_host", wait_once)
+
+    def steps():
+        sparse_kd_loss(logits, *arguments, **options).sum().backward()
+        linear_sparse_kd_loss(hidden, weight, *arguments, chunk_bytes=1_100, **options).sum().backward()
+
+    steps()  # compiles
+    waits.clear()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        steps()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(waits) == 1
+    assert all(bool(tensor.grad.isfinite().all()) for tensor in inputs)
 
 
 @pytest.mark.parametrize("vocab_size", [64, 251])
