@@ -10,7 +10,7 @@ VENV36 ?= .venv-triton36
 BIN36 := $(VENV36)/bin
 QUIET := -W ignore::RuntimeWarning:triton.runtime.interpreter -W ignore::DeprecationWarning:triton.runtime.interpreter
 
-.PHONY: demo test check check-kernels fuzz format clean
+.PHONY: demo test check check-kernels fuzz torture format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/logitstore demo
@@ -34,6 +34,10 @@ FUZZ_SECONDS ?= 60
 
 fuzz: $(VENV)/.dev $(VENV)/.fuzz
 	$(BIN)/python -m tests.codec.fuzz_decode .fuzz-corpus -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=4096
+
+# kills, faults, full disks and damage, in full size; the table of results is bench/results/torture.json
+torture: $(VENV)/.dev
+	LOGITSTORE_TORTURE=1 $(BIN)/python -m pytest -q tests/torture tests/s3
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
