@@ -9,7 +9,7 @@ import click
 
 from logitstore.errors import LogitstoreError
 
-COMMANDS = ("append", "build", "demo", "estimate", "export", "inspect", "stats", "thin", "verify")
+COMMANDS = ("append", "build", "demo", "estimate", "export", "inspect", "merge", "repair", "stats", "thin", "verify")
 INTERRUPTED = 130
 
 

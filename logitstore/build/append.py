@@ -78,7 +78,7 @@ def append_store(
         InvalidInput, TeacherError: as `build`.
     """
     store = open_store(path)
-    if "plan" not in store.manifest or "thinned_from" in store.manifest:
+    if "plan" not in store.manifest or store.manifest.keys() & {"thinned_from", "merged_from"}:
         raise StoreError(
             f"{store.path} was not made by a teacher over data files, so there is no saying how to go on with it. Build "
             "another store of the new data.",

@@ -55,9 +55,9 @@ def join_build(
     manifest = read_manifest(storage)
     if storage.exists(SEALED):
         return open_store(storage)
-    if "plan" not in manifest or "thinned_from" in manifest:
+    if "plan" not in manifest or manifest.keys() & {"thinned_from", "merged_from"}:
         raise StoreError(
-            f"{storage.url} was begun by create_store or thin; only one process can go on with it.",
+            f"{storage.url} was begun by create_store, thin or merge; only one process can go on with it.",
             kind="not-a-build",
         )
     running: Teacher

@@ -115,7 +115,7 @@ class Follows:
     def check(self, storage: Storage, wanted: Mapping[str, Any]) -> None:
         """Raise StoreError, kind "settings-differ", where a new manifest differs in more than its data."""
         stored, new = (
-            {name: value for name, value in manifest.items() if name not in _OF_ITS_DATA}
+            {name: value for name, value in manifest.items() if name not in OF_ITS_DATA}
             for manifest in (self.manifest, wanted)
         )
         for manifest in (stored, new):
@@ -124,7 +124,7 @@ class Follows:
 
 
 #: fields of a manifest that differ from generation to generation
-_OF_ITS_DATA = (
+OF_ITS_DATA = (
     "data",
     "text_field",
     "tokens_field",

@@ -103,9 +103,9 @@ class Store:
         if not 0 <= place < len(self):
             raise IndexError(f"sequence {index} was asked for; the store has {len(self)}")
         arrays = self.read_arrays(place)
-        generation, within = self._generation(place)
-        starts = torch.from_numpy(generation.index.document_starts(within).copy())
-        return Sequence(place, torch.from_numpy(arrays.tokens), to_targets(arrays, generation.weighting), starts)
+        starts = torch.from_numpy(self.document_starts(place).copy())
+        weighting = self._generation(place)[0].weighting
+        return Sequence(place, torch.from_numpy(arrays.tokens), to_targets(arrays, weighting), starts)
 
     def read_arrays(self, index: int) -> codec.SequenceArrays:
         """Return what is stored of a sequence, index 0 or more, as plain arrays, all of it checked."""
@@ -114,6 +114,11 @@ class Store:
             return codec.decode(blob, self._generation(index)[0].table)
         except StoreError as error:
             raise StoreError(f"sequence {index}: {error}", kind=error.kind) from None
+
+    def document_starts(self, index: int) -> NDArray[np.int32]:
+        """Return where documents begin in a sequence, index 0 or more: ascending offsets."""
+        generation, place = self._generation(index)
+        return generation.index.document_starts(place)
 
     def read_blob(self, index: int) -> bytes:
         """Return a sequence's blob as stored, after comparing its checksum with the index."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -90,22 +89,6 @@ def _check_files(generation: Generation, prefix: str) -> Iterator[Finding]:
     for name in storage.names():
         if name not in expected and name.split("/")[0] not in elsewhere:
             yield Finding("orphan", f"{prefix}{name}", f"{prefix}{name} is no part of this store.")
-
-
-def bad_zarr_metadata(storage: Storage, num_sequences: int, sequences_per_shard: int) -> list[str]:
-    """Return the names of the `zarr.json` files of a store that are missing, or not as they were written."""
-    bad = []
-    for name, wanted in zip(ZARR_METADATA, array_metadata(num_sequences, sequences_per_shard), strict=True):
-        try:
-            found = storage.read(name)
-            document = json.loads(found)
-            # any other spelling of the same document is damage too
-            is_good = document == json.loads(wanted) and found == (json.dumps(document, indent=1) + "\n").encode()
-        except (StoreError, ValueError):
-            is_good = False
-        if not is_good:
-            bad.append(name)
-    return bad
 
 
 def _check_sequences(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from logitstore.build import derive
 from logitstore.build import thin as room
 from logitstore.build.thin import thin_store
 from logitstore.errors import InvalidInput, StoreError
@@ -127,7 +128,8 @@ def test_an_interrupted_thinning_resumes_to_the_same_bytes(tmp_path, monkeypatch
         def stops_at_seal(*arguments):
             raise StopError
 
-        patched.setattr(room, *(("thin", stops) if stop_at == "sequence" else ("seal_store", stops_at_seal)))
+        target = (room, "thin", stops) if stop_at == "sequence" else (derive, "seal_store", stops_at_seal)
+        patched.setattr(*target)
         with pytest.raises(StopError):
             thin_store(tmp_path / "s", tmp_path / "t", draws=5, quiet=True)
     assert len(list((tmp_path / "t" / "commits").iterdir())) == (2 if stop_at == "sequence" else 4)
@@ -160,7 +162,7 @@ def test_resume_builds_what_is_absent_leaves_what_is_complete_and_names_what_dif
 
 @pytest.mark.parametrize("is_pilot", [False, True])
 def test_a_damaged_source_is_reported_and_leaves_the_new_store_unsealed(tmp_path, monkeypatch, is_pilot):
-    monkeypatch.setattr(room, "pilot_indexes", lambda *sizes, **share: [2] if is_pilot else [0])
+    monkeypatch.setattr(derive, "pilot_indexes", lambda *sizes, **share: [2] if is_pilot else [0])
     make_store(tmp_path / "s", lengths=[20] * 6, sampler=Threshold(20), sequences_per_shard=2)
     shard = tmp_path / "s" / "sequences" / "c" / "1"
     data = bytearray(shard.read_bytes())

@@ -1,0 +1,195 @@
+"""Repairing a store: what is damaged goes away, so that a resumed build makes just that again.
+
+A sealed store stays sealed until all is prepared: the commit records of its healthy units are written beside it, then
+what is to go is written down, then the seal goes, and then the rest. Whatever stops it, the store is as it was, or
+unfinished with every healthy unit committed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from logitstore import codec
+from logitstore.errors import StoreError
+from logitstore.store import layout, manifest
+from logitstore.store.damage import Damage, find_damage, read_sealed, rows_of
+from logitstore.store.frequency_table import read_store_table
+from logitstore.store.generation import check_file
+from logitstore.store.index import read_table
+from logitstore.store.recover import DAMAGE, INTENT, commit_unit, finish_repair
+from logitstore.store.storage import Storage, open_storage
+from logitstore.store.writer import seal_store
+
+
+@dataclass(frozen=True)
+class DroppedUnit:
+    """A unit that has to be made again.
+
+    Attributes:
+        unit: its number.
+        first_sequence: the first of its sequences.
+        reason: what was wrong with it.
+    """
+
+    unit: int
+    first_sequence: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What a repair has done, or would do.
+
+    Attributes:
+        units: units that were dropped.
+        removed: files that were removed, with the reason; shards of dropped units are among them.
+        restored: files that were written anew in place; a store that was sealed anew has further ones.
+        is_sealed: whether the store is a finished one afterwards.
+        next_step: how to go on; empty where nothing is left to do.
+    """
+
+    units: tuple[DroppedUnit, ...]
+    removed: dict[str, str]
+    restored: tuple[str, ...]
+    is_sealed: bool
+    next_step: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the repair as JSON."""
+        return asdict(self)
+
+
+def repair_store(path: str | os.PathLike[str], *, dry_run: bool = False) -> Repair:
+    """Drop what is damaged or missing of a store, and what does not belong there. Nothing else may work on it meanwhile.
+
+    Damaged shards and their records go, whole units at a time; the store is unfinished then, and the call that made it
+    makes just them again (`Repair.next_step`), to the same bytes. What follows from the rest, such as Zarr's metadata
+    or a seal over units that are all there, is written anew. A manifest or a frequency table that is damaged cannot be:
+    everything else depends on them.
+
+    Args:
+        path: the store's folder or address, finished or not.
+        dry_run: look, and change nothing.
+
+    Raises:
+        StoreError: kind "not-a-store"; "cannot-repair", saying what can be done; "unreadable", "unwritable".
+    """
+    storage = open_storage(path)
+    if not dry_run and storage.exists(INTENT):
+        _finish_earlier(storage)
+    found = []
+    for prefix, generation in _generations(storage):
+        stored = _read_manifest(generation)
+        damage = find_damage(generation, stored, _read_table(generation))
+        if prefix and not damage.is_sealed:
+            raise StoreError(
+                f"{generation.url}, which was appended, is damaged. It is repaired whole: without its seal readers "
+                "would take the store for a smaller one. Remove its folder and those after it, and append again.",
+                kind="cannot-repair",
+            )
+        found.append((prefix, generation, stored, damage))
+    if not dry_run:
+        for _, generation, stored, damage in found:
+            _carry_out(generation, stored, damage)
+    _, _, stored, damage = found[0]
+    is_sealed = damage.is_sealed or damage.is_whole
+    per_shard = stored["sequences_per_shard"]
+    units = tuple(DroppedUnit(unit, unit * per_shard, reason) for unit, reason in sorted(damage.dropped.items()))
+    return Repair(
+        units=units,
+        removed={f"{prefix}{name}": reason for prefix, _, _, one in found for name, reason in one.removed.items()},
+        restored=tuple(f"{prefix}{name}" for prefix, _, _, one in found for name in one.restored),
+        is_sealed=is_sealed,
+        next_step="" if is_sealed else _next_step(storage, stored, damage),
+    )
+
+
+def _finish_earlier(storage: Storage) -> None:
+    if storage.exists(layout.SEALED):
+        storage.remove([INTENT])  # nothing was removed yet, and the store may have been mended since
+    else:
+        finish_repair(storage)
+
+
+def _generations(storage: Storage) -> Iterator[tuple[str, Storage]]:
+    """Yield the store as it was built, and what was appended and sealed, each with the folder before its names."""
+    yield "", storage
+    number = 1
+    while (later := storage.below(layout.generation_name(number))).exists(layout.SEALED):
+        yield f"{layout.generation_name(number)}/", later
+        number += 1
+
+
+def _read_manifest(storage: Storage) -> dict[str, Any]:
+    """Return the manifest, which is as it was sealed where the store was."""
+    try:
+        stored = manifest.read_manifest(storage)
+        sealed = read_sealed(storage)
+        if sealed is not None:
+            check_file(storage, layout.MANIFEST, sealed.get("manifest_sha256"))
+    except StoreError as error:
+        if error.kind not in ("damaged", "checksum-mismatch"):
+            raise
+        advice = "It says what everything else must be: undo the change, or copy the file from a copy of the store."
+        raise StoreError(f"{error} {advice}", kind="cannot-repair") from None
+    return stored
+
+
+def _read_table(storage: Storage) -> codec.FrequencyTable:
+    sealed = read_sealed(storage)
+    try:
+        return read_store_table(storage, sealed["table_sha256"] if sealed else None)
+    except StoreError as error:
+        if error.kind not in DAMAGE:
+            raise
+        raise StoreError(
+            f"{error} No sequence can be read without it, so none can be kept. Copy {layout.TABLE} from a copy of the "
+            "store; or begin the same build in another folder, which writes the same file before its first unit, and "
+            "copy it from there.",
+            kind="cannot-repair",
+        ) from None
+
+
+def _carry_out(storage: Storage, stored: Mapping[str, Any], damage: Damage) -> None:
+    """Do what was decided; see the module for the order."""
+    if damage.is_sealed:
+        storage.remove(damage.removed)
+        for name, content in damage.restored.items():
+            storage.remove([name])
+            storage.create(name, content)
+        return
+    if damage.kept:
+        storage.remove_below([layout.COMMITS])  # of a seal that was just made, or of a repair that was stopped
+        index, per_shard = read_table(storage), stored["sequences_per_shard"]
+        for unit in _in_reach(stored, damage):
+            commit_unit(storage, stored, unit, damage.kept[unit], rows_of(index, unit, per_shard))
+    if damage.removed:
+        names = [*map(layout.commit_name, damage.dropped), *damage.removed]
+        storage.create(INTENT, json.dumps({"remove": names}).encode())
+        finish_repair(storage)
+    if damage.is_whole:
+        seal_store(storage, stored, len(damage.kept))
+
+
+def _in_reach(stored: Mapping[str, Any], damage: Damage) -> list[int]:
+    """Return the kept units that the store can go on after: those before the first gap, if it is made in order."""
+    first_gap = min(damage.dropped, default=len(damage.kept))
+    return [unit for unit in sorted(damage.kept) if _is_planned(stored) or unit < first_gap]
+
+
+def _is_planned(stored: Mapping[str, Any]) -> bool:
+    """Return whether units are made in any order, by a build or a thinning, and not sequence by sequence."""
+    return "plan" in stored or "thinned_from" in stored
+
+
+def _next_step(storage: Storage, stored: Mapping[str, Any], damage: Damage) -> str:
+    if "thinned_from" in stored:
+        return f"`logitstore thin SOURCE {storage.url} --draws {stored['sampler'].get('draws')} --resume`"
+    if _is_planned(stored):
+        return f"`logitstore build {storage.url} ... --resume`, with the options and the data it was built with"
+    sequence = len(_in_reach(stored, damage)) * stored["sequences_per_shard"]
+    return f"create_store({storage.url!r}, ..., resume=True), and append the sequences from {sequence} on"
