@@ -4,17 +4,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import parquet
 
+from logitstore.build.hashed_file import HashedFile
 from logitstore.errors import InvalidInput
 
 #: a document's text, or its token ids [N] int32
@@ -22,7 +22,6 @@ Content = str | NDArray[np.int32]
 
 #: rows decoded at once: few, as one row may be a whole book
 _PARQUET_ROWS = 64
-_HASH_CHUNK_BYTES = 1 << 20
 _INT32 = np.iinfo(np.int32)
 _NAMES_SHOWN = 12
 _EXCERPT_CHARACTERS = 24
@@ -65,45 +64,6 @@ class DataField:
         )
 
 
-class HashedFile:
-    """An open data file that counts and hashes the bytes read from it.
-
-    Attributes:
-        name: what messages call the file.
-        file: the open binary file; what is read from it directly is not hashed.
-        size: bytes read so far.
-    """
-
-    def __init__(self, file: BinaryIO, name: str) -> None:
-        self.file = file
-        self.name = name
-        self.size = 0
-        self._digest = hashlib.sha256()
-
-    def read(self) -> bytes:
-        """Return all bytes that are left."""
-        return self._hashed(self.file.read())
-
-    def lines(self) -> Iterator[bytes]:
-        r"""Yield the lines that are left; they end at \n and nowhere else."""
-        for line in self.file:
-            yield self._hashed(line)
-
-    def skip(self) -> None:
-        """Hash all bytes that are left, a chunk at a time."""
-        while chunk := self.file.read(_HASH_CHUNK_BYTES):
-            self._hashed(chunk)
-
-    def sha256(self) -> str:
-        """Return the hash of the bytes read so far, in hexadecimal."""
-        return self._digest.hexdigest()
-
-    def _hashed(self, data: bytes) -> bytes:
-        self.size += len(data)
-        self._digest.update(data)
-        return data
-
-
 def read_text(file: HashedFile, field: DataField) -> Iterator[tuple[str, Content]]:
     """Yield the one document of a plain text file; `field` changes nothing."""
     yield file.name, _decode(file.read(), file.name).removeprefix(_BYTE_ORDER_MARK)
@@ -122,10 +82,7 @@ def read_json_lines(file: HashedFile, field: DataField) -> Iterator[tuple[str, C
 
 def read_parquet(file: HashedFile, field: DataField) -> Iterator[tuple[str, Content]]:
     """Yield (place, content) of each row, rows counted from 0; only the one column is decoded."""
-    # Parquet is read from its end, so the hash needs a pass of its own
-    file.skip()
-    file.file.seek(0)
-    opened = parquet.ParquetFile(file.file, page_checksum_verification=True)
+    opened = parquet.ParquetFile(file.stream(), page_checksum_verification=True)
     content_of = _parquet_content(opened.schema_arrow, file.name, field)
     row = 0
     for batch in opened.iter_batches(batch_size=_PARQUET_ROWS, columns=[field.name], use_threads=False):
@@ -136,6 +93,7 @@ def read_parquet(file: HashedFile, field: DataField) -> Iterator[tuple[str, Cont
                 raise field.wrong(where, "null")
             yield where, content_of(value, where, field)
             row += 1
+    file.skip()
 
 
 READERS: dict[str, Callable[[HashedFile, DataField], Iterator[tuple[str, Content]]]] = {

@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from logitstore.build.data_formats import READERS, DataField, HashedFile
+from logitstore.build.data_formats import READERS, DataField
+from logitstore.build.hashed_file import HashedFile
 from logitstore.errors import InvalidInput
 
 SUFFIXES = tuple(READERS)
@@ -88,8 +89,7 @@ class DocumentReader:
     """The documents of some data files, in order; each file is hashed on the way.
 
     Iterating yields one `Document` after the other, and appends a file's record to `files` once its last document
-    was taken. Text and JSON lines are hashed in the pass that reads them; a Parquet file, which is not read from
-    front to back, in a pass of its own over the same open file. Text stays as it is, line ends included; only a byte
+    was taken; it is hashed in the pass that reads it. Text stays as it is, line ends included; only a byte
     order mark is dropped. JSON lines and rows without text or tokens are skipped and counted.
 
     Args:
