@@ -10,7 +10,7 @@ VENV36 ?= .venv-triton36
 BIN36 := $(VENV36)/bin
 QUIET := -W ignore::RuntimeWarning:triton.runtime.interpreter -W ignore::DeprecationWarning:triton.runtime.interpreter
 
-.PHONY: demo test check check-kernels fuzz torture format clean
+.PHONY: demo test lint check check-kernels fuzz torture format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/logitstore demo
@@ -18,10 +18,12 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
 
-check: $(VENV)/.dev
+lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+check: lint
 	$(BIN)/python -m pytest -q -m "not teacher"
 
 check-kernels: $(VENV)/.dev $(VENV36)/.kernels
