@@ -19,7 +19,7 @@ from logitstore.errors import StoreError
 
 _MAGIC = b"\x93LGT"
 _VERSION = 1
-#: magic, version, three zeros, length and crc32c of the content
+#: magic, version, three zeros, length of the content, crc32c of the stream
 _FRONT = struct.Struct("<4sB3xII")
 #: form, scale, V, N, C
 _HEADER = struct.Struct("<5I")
@@ -48,7 +48,8 @@ def to_content(parts: TableParts) -> bytes:
 
 def to_file(content: bytes) -> bytes:
     """Return the file of a table's content."""
-    return _FRONT.pack(_MAGIC, _VERSION, len(content), google_crc32c.value(content)) + zlib.compress(content, 9)
+    stream = zlib.compress(content, 9)
+    return _FRONT.pack(_MAGIC, _VERSION, len(content), google_crc32c.value(stream)) + stream
 
 
 def from_file(file: bytes, max_ids: int, max_cells: int) -> TableParts:
@@ -68,10 +69,10 @@ def from_file(file: bytes, max_ids: int, max_cells: int) -> TableParts:
     largest = _HEADER.size + 3 * max_ids + max_cells + 2 * _NUM_FREQUENCIES
     if version != _VERSION or file[5:8] != b"\0\0\0" or not _HEADER.size <= length <= largest:
         raise corrupt_table(f"its front has version {version} and a content of {length} bytes")
-    content = _decompress(file[_FRONT.size :], length)
-    if google_crc32c.value(content) != checksum:
+    stream = file[_FRONT.size :]
+    if google_crc32c.value(stream) != checksum:
         raise corrupt_table("its checksum is another one")
-    return _from_content(content)
+    return _from_content(_decompress(stream, length))
 
 
 def _decompress(stream: bytes, length: int) -> bytes:

@@ -8,7 +8,9 @@ import sys
 import pytest
 
 from logitstore.errors import LogitstoreError, StoreError
+from logitstore.samplers import Threshold
 from logitstore.store import open_store, verify_store
+from tests.support.stores import make_store
 from tests.torture.builders import build, check_visible, fingerprint, leftovers, write_data
 from tests.torture.record import record, size
 
@@ -116,9 +118,10 @@ def test_every_file_operation_may_fail_once(tmp_path, faults):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("finished")
-    build(folder / "s", write_data(folder))
-    return folder / "s"
+    # small, so that every region of every file is met often
+    path = tmp_path_factory.mktemp("finished") / "s"
+    make_store(path, lengths=[9, 30, 2, 17, 9], sampler=Threshold(20), sequences_per_shard=2)
+    return path
 
 
 def is_noticed(store, name):
