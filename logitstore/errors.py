@@ -53,6 +53,9 @@ class StoreError(LogitstoreError):
             "settings-differ",
             "alignment-mismatch",
             "disk-too-small",
+            "extra-missing",
+            "missing-bucket",
+            "no-create-once",
         }
     )
 

@@ -13,7 +13,7 @@ from logitstore.build.unit import Begun
 from logitstore.errors import StoreError
 from logitstore.progress import Progress
 from logitstore.store import Store, open_store
-from logitstore.store.layout import SEALED
+from logitstore.store.layout import PLAN, SEALED
 from logitstore.store.manifest import check_same_settings, read_manifest
 from logitstore.store.storage import open_storage
 from logitstore.teachers import Teacher, load_teacher
@@ -58,6 +58,11 @@ def join_build(
     if "plan" not in manifest or manifest.keys() & {"thinned_from", "merged_from"}:
         raise StoreError(
             f"{storage.url} was begun by create_store, thin or merge; only one process can go on with it.",
+            kind="not-a-build",
+        )
+    if not storage.exists(PLAN):
+        raise StoreError(
+            f"{storage.url} was repaired and waits for its data: run `logitstore build {storage.url} ... --resume` first.",
             kind="not-a-build",
         )
     running: Teacher

@@ -20,8 +20,9 @@ from logitstore.build.workers import check_workers, helpers
 from logitstore.samplers.statistics import check_statistics
 from logitstore.store import Store, open_store
 from logitstore.store.convert import PROBABILITY_BITS, probability_fields
-from logitstore.store.layout import MANIFEST, SCAFFOLDING, SEALED
+from logitstore.store.layout import MANIFEST, PLAN, SCAFFOLDING, SEALED
 from logitstore.store.manifest import check_same_settings, new_manifest, read_manifest, to_bytes
+from logitstore.store.recover import prepare_resume
 from logitstore.store.staging import publish_folder, staging_folder
 from logitstore.store.storage import LocalStorage, Storage, open_storage
 from logitstore.store.writer import committed_units, refuse_existing
@@ -157,6 +158,8 @@ def run_build(storage: Storage, chosen: BuildOptions, follows: Follows | None = 
         maker = maker_of(manifest, running, chosen.batch_size, chosen.sampler)
         if storage.exists(MANIFEST):
             manifest = _resumed(storage, manifest)
+            if not storage.exists(SEALED):
+                prepare_resume(storage, folder / PLAN)
         else:
             run_pilot(chosen, storage, LocalStorage(folder), manifest, maker, staged)
             LocalStorage(folder).create(MANIFEST, to_bytes(manifest))

@@ -63,7 +63,11 @@ def perform(bucket: str, prefix: str, seconds: float, operation: str, *arguments
     except RequestFailed:
         raise
     except Exception as error:
-        raise failure_of(error) from None
+        failure = failure_of(error)
+        if failure.reason == "conflict" and operation != "create":
+            # no other request has a condition
+            failure = RequestFailed("transient", failure.text)
+        raise failure from None
 
 
 def failure_of(error: Exception) -> RequestFailed:
@@ -110,7 +114,7 @@ def _handle(bucket: str, prefix: str, seconds: float, settings: tuple[tuple[str,
     if endpoint and not re.match(r"https?://[^/]", endpoint):
         raise RequestFailed("refused", "AWS_ENDPOINT_URL is no http:// or https:// address")
     options: dict[str, Any] = {"endpoint": endpoint.rstrip("/")} if endpoint else {}
-    client = {
+    client: Any = {
         "timeout": timedelta(seconds=seconds),
         "connect_timeout": timedelta(seconds=min(seconds, _CONNECT_SECONDS)),
         "allow_http": bool(endpoint and endpoint.startswith("http://")),
@@ -147,8 +151,9 @@ def _read_range(store: Any, name: str, start: int, length: int) -> bytes:
 def _create(store: Any, name: str, content: bytes | mmap.mmap) -> None:
     import obstore
 
-    # one request, so that the condition holds for all of it
-    obstore.put(store, name, content, mode="create", use_multipart=False)
+    # one request, so that the condition holds for all of it; a view, as a map could be taken for a file that is read
+    with memoryview(content) as view:
+        obstore.put(store, name, view, mode="create", use_multipart=False)
 
 
 def _remove(store: Any, names: list[str]) -> None:
@@ -183,7 +188,6 @@ class OtherProcess:
     """Makes requests in a process of its own, one at a time; the process ends with this one."""
 
     def __init__(self) -> None:
-        self.owner = os.getpid()
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 

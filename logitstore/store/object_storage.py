@@ -43,7 +43,6 @@ _BEFORE_MANIFEST = (PLAN, PILOT, TABLE)
 _KINDS = {
     "missing": "missing-file",
     "no-bucket": "missing-bucket",
-    "conflict": "exists",
     "forbidden": "forbidden",
     "refused": "forbidden",
     "short": "truncated",
@@ -122,7 +121,7 @@ class ObjectStorage(Storage):
 
     def read(self, name: str) -> bytes:
         size, content = self._request(name, "read", name, _READ_BYTES)
-        return b"".join(self._pieces(name, size)) if content is None else bytes(content)
+        return b"".join(piece for _, piece in self._pieces(name, size)) if content is None else bytes(content)
 
     def read_range(self, name: str, start: int, length: int) -> bytes:
         """Return some bytes of an object that has at least so many."""
@@ -132,9 +131,9 @@ class ObjectStorage(Storage):
         """Return an object's size."""
         return int(self._request(name, "size", name))
 
-    def _pieces(self, name: str, size: int) -> Iterable[bytes]:
+    def _pieces(self, name: str, size: int) -> Iterable[tuple[int, bytes]]:
         for start in range(0, size, _READ_BYTES):
-            yield self.read_range(name, start, min(_READ_BYTES, size - start))
+            yield start, self.read_range(name, start, min(_READ_BYTES, size - start))
 
     def scratch(self) -> Path:
         return Path(tempfile.gettempdir()) / f"logitstore-{uuid.uuid4().hex}"
@@ -143,7 +142,7 @@ class ObjectStorage(Storage):
         with disk_errors(attempt), attempt.open("rb") as file:
             attempt.unlink()
             if os.fstat(file.fileno()).st_size == 0:
-                return self.create(name, b"")
+                return self.create(name, b"")  # nothing cannot be mapped
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 return self.create(name, content)
 
@@ -180,13 +179,7 @@ class ObjectStorage(Storage):
             raise
         if ours is None or size != len(ours):
             return False
-        view = memoryview(ours)
-        start = 0
-        for piece in self._pieces(name, size):
-            if piece != view[start : start + len(piece)]:
-                return False
-            start += len(piece)
-        return True
+        return all(piece == ours[start : start + len(piece)] for start, piece in self._pieces(name, size))
 
     def check_writable(self) -> None:
         """Refuse, once, a place that cannot be written to, or that lets an object be created twice."""
@@ -251,7 +244,6 @@ class ObjectStorage(Storage):
         texts = {
             "missing": f"{where} is missing.",
             "no-bucket": f"there is no bucket {self._bucket}; make it first.",
-            "conflict": f"{where} exists.",
             "short": f"{where} is cut short: {failure.text}.",
             "no-extra": f"{self.url} needs obstore: pip install 'logitstore[s3]'.",
             "transient": f"{where} cannot be reached, tried for {waited:.0f} s: {failure.text}. Nothing committed is "

@@ -24,6 +24,9 @@ from logitstore.store.recover import DAMAGE, INTENT, commit_unit, finish_repair
 from logitstore.store.storage import Storage, open_storage
 from logitstore.store.writer import seal_store
 
+#: commands that make stores of stores, and what their manifests have
+_DERIVED = {"thin": "thinned_from", "merge": "merged_from"}
+
 
 @dataclass(frozen=True)
 class DroppedUnit:
@@ -182,13 +185,14 @@ def _in_reach(stored: Mapping[str, Any], damage: Damage) -> list[int]:
 
 
 def _is_planned(stored: Mapping[str, Any]) -> bool:
-    """Return whether units are made in any order, by a build or a thinning, and not sequence by sequence."""
-    return "plan" in stored or "thinned_from" in stored
+    """Return whether units are made in any order, and not sequence by sequence."""
+    return "plan" in stored or any(field in stored for field in _DERIVED.values())
 
 
 def _next_step(storage: Storage, stored: Mapping[str, Any], damage: Damage) -> str:
-    if "thinned_from" in stored:
-        return f"`logitstore thin SOURCE {storage.url} --draws {stored['sampler'].get('draws')} --resume`"
+    made_by = [command for command, field in _DERIVED.items() if field in stored]
+    if made_by:
+        return f"the `logitstore {' or '.join(made_by)}` that made it, with --resume"
     if _is_planned(stored):
         return f"`logitstore build {storage.url} ... --resume`, with the options and the data it was built with"
     sequence = len(_in_reach(stored, damage)) * stored["sequences_per_shard"]

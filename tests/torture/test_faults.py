@@ -112,7 +112,7 @@ def test_every_file_operation_may_fail_once(tmp_path, faults):
         build(store, data)
         assert fingerprint(store) == wanted, faults.failed
         assert leftovers(store) == []
-    assert errors > 10
+    assert errors > survived
     record("fail the N-th file operation", f"all {total}", f"{errors} clear errors, {survived} did not matter; resumed")
 
 
