@@ -15,8 +15,13 @@ QUIET := -W ignore::RuntimeWarning:triton.runtime.interpreter -W ignore::Depreca
 demo: $(VENV)/.demo
 	$(BIN)/logitstore demo
 
+# two at a time, a core each; the S3 tests share one server
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+PARALLEL := -n 2 --dist loadfile --ignore tests/s3
+
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(PYTEST) $(PARALLEL)
+	$(PYTEST) tests/s3
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -24,7 +29,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 check: lint
-	$(BIN)/python -m pytest -q -m "not teacher"
+	$(PYTEST) $(PARALLEL) -q -m "not teacher"
 
 check-kernels: $(VENV)/.dev $(VENV36)/.kernels
 	$(BIN)/python -m bench.check_kernels --table bench/results/kernels.md
