@@ -50,7 +50,7 @@ def check_round_trip(arrays: SequenceArrays, blob: bytes, table: FrequencyTable)
     for name in ("tokens", "counts", "ids", "values", "head_counts"):
         ours, theirs = getattr(found, name), getattr(arrays, name)
         if name == "values" and arrays.form == WeightForm.PROBABILITIES:
-            bounds = np.array([probability_error(p, arrays.scale) for p in theirs.tolist()])
+            bounds = probability_error(theirs, arrays.scale)
             assert (np.abs(ours.astype(np.float64) - theirs) <= bounds).all(), "a probability is off its bound"
         else:
             assert np.array_equal(ours, theirs), f"{name} did not come back"

@@ -13,6 +13,12 @@ from tqdm import tqdm
 LINE_EVERY_S = 5.0
 
 
+def say(text: str, *, quiet: bool) -> None:
+    """Print a line to stderr, unless quiet."""
+    if not quiet:
+        print(text, file=sys.stderr, flush=True)
+
+
 class Progress:
     """Counts towards a total and shows it on stderr; use it in a `with` statement."""
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from logitstore.build.redraw import Redraw
+from logitstore.codec import probability_error
 from logitstore.samplers import RandomSampling, Threshold, TopP
 from logitstore.samplers.distribution import probability_blocks
 from logitstore.samplers.random_sampling import log_sum_exp
@@ -154,15 +155,6 @@ def overlaps(first: SparseTargets, second: SparseTargets) -> Tensor:
     return torch.zeros(first.num_positions, dtype=torch.float64, device=rows.device).index_add_(0, rows, common)
 
 
-def probability_errors(probabilities: Tensor, scale: int) -> Tensor:
-    """Return `logitstore.codec.probability_error` of each probability, [E] float64."""
-    roots = probabilities.double() ** (1 / 3)
-    half_step = (1 - roots * scale).clamp(min=0.5) / scale
-    return (3 * roots * roots + 3 * roots * half_step + half_step**2) * half_step + 2.0**-24 * (
-        probabilities.double() + 1e-6
-    )
-
-
 def _floor(draws: int) -> float:
     return math.log(_FLOOR_SHARE / draws)
 
@@ -242,7 +234,9 @@ def _largest_agree(
     """
     height = len(block)
     p = block[stored.rows, stored.ids.long()].double()
-    wrong = (stored.weights.double() - p).abs() > probability_errors(p, scale) + error * p
+    wrong = (stored.weights.double() - p).abs() > torch.from_numpy(probability_error(p.cpu(), scale)).to(
+        p.device
+    ) + error * p
     least = torch.full((height,), math.inf, dtype=torch.float64, device=block.device)
     least = least.scatter_reduce(0, stored.rows, p, "amin")
     left_out = _weights_of(stored, again.rows, again.ids.long()) == 0

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from logitstore.build.local import run_build
 from logitstore.build.options import BuildOptions, Follows, Tokenizer
+from logitstore.build.recorded_teacher import TeacherSource
 from logitstore.errors import StoreError
 from logitstore.samplers import sampler_from_dict
 from logitstore.store import Store, open_store
@@ -111,14 +112,12 @@ def _is_last(store: Store, request: _Request) -> bool:
 
 
 def _options(store: Store, request: _Request, resume: bool) -> BuildOptions:
-    manifest, more = store.manifest, dict(request.more)
-    recorded, packing = manifest["teacher"], manifest["packing"]
+    manifest, packing, more = store.manifest, store.manifest["packing"], dict(request.more)
     teacher = request.teacher
-    if teacher is None:
-        teacher = str(recorded["id"])
-        more |= {name: more[name] or recorded.get(name) for name in ("gguf_file", "revision")}
-    if more["dtype"] == "auto":
-        more["dtype"] = recorded["dtype"]
+    if teacher is None or isinstance(teacher, str | Path):
+        own = {name: more[name] for name in ("gguf_file", "revision", "trust_remote_code")}
+        source = TeacherSource.of(manifest, str(store.path), model=teacher, options=own, dtype=more["dtype"])
+        teacher, more = source.model, more | source.options | {"dtype": source.dtype}
     fields: dict[str, Any] = {"text_field": request.text_field or manifest["text_field"] or "text"}
     if request.text_field is None:
         fields["tokens_field"] = request.tokens_field or manifest["tokens_field"]

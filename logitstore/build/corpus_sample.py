@@ -9,6 +9,7 @@ from pathlib import Path
 from logitstore.build.documents import Document, DocumentReader
 from logitstore.build.options import BuildOptions
 from logitstore.build.packing import pack_documents
+from logitstore.build.plan import evenly_spread
 from logitstore.build.sampling import PlannedSequence
 from logitstore.build.staging import Packing, stage_data
 from logitstore.build.tokenize import Encode, encode_documents
@@ -54,12 +55,9 @@ class CorpusSample:
     tokenised_bytes: int | None = None
 
     def spread(self, positions: int) -> list[tuple[int, PlannedSequence]]:
-        """Return some sequences with about so many positions, evenly spread over the corpus, with their indexes.
-
-        The sequences at hand are cut into runs of equal length, and the middle one of each run is taken, whole.
-        """
+        """Return some whole sequences with about so many positions, evenly spread over the corpus, with their indexes."""
         count = min(self.num_planned, max(1, round(positions * self.num_planned / self.planned_tokens)))
-        indexes = [(2 * run + 1) * self.num_planned // (2 * count) for run in range(count)]
+        indexes = evenly_spread(self.num_planned, count)
         return [
             (index, sequence)
             for index in indexes

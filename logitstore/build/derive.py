@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +12,7 @@ from logitstore.build.pilot import pilot_indexes
 from logitstore.build.plan import Plan
 from logitstore.codec import FrequencyTable, SequenceArrays
 from logitstore.errors import InvalidInput
-from logitstore.progress import Progress
+from logitstore.progress import Progress, say
 from logitstore.store import Store, open_store
 from logitstore.store.frequency_table import fit_table, publish_table, read_store_table
 from logitstore.store.layout import MANIFEST, SCAFFOLDING, SEALED
@@ -65,7 +64,7 @@ def derive_store(storage: Storage, derivation: Derivation, *, resume: bool, quie
     plan = Plan(len(derivation.lengths), manifest["sequences_per_shard"])
     if storage.exists(SEALED):
         storage.remove_below(SCAFFOLDING)  # a stop right after the seal may have left it
-        _say(f"{storage.url} is complete.", quiet=quiet)
+        say(f"{storage.url} is complete.", quiet=quiet)
     else:
         _run_units(storage, manifest, plan, derivation, quiet)
         seal_store(storage, manifest, plan.num_units)
@@ -99,7 +98,7 @@ def _run_units(storage: Storage, manifest: dict[str, Any], plan: Plan, derivatio
     done = set(committed_units(storage))
     left = [unit for unit in range(plan.num_units) if unit not in done]
     if done:
-        _say(f"{len(done)} of {plan.num_units} units are committed already.", quiet=quiet)
+        say(f"{len(done)} of {plan.num_units} units are committed already.", quiet=quiet)
     lengths, table = derivation.lengths, read_store_table(storage)
     positions = sum(int(lengths[slice(*plan.bounds(unit))].sum()) for unit in left)
     with Progress(derivation.title, positions, unit="positions", quiet=quiet) as progress:
@@ -107,18 +106,8 @@ def _run_units(storage: Storage, manifest: dict[str, Any], plan: Plan, derivatio
             with UnitWriter(storage, unit, manifest, table) as writer:
                 for index in range(*plan.bounds(unit)):
                     writer.append_arrays(*derivation.sequence(index))
-                    progress.advance(int(lengths[index]), note=_note(writer))
+                    progress.advance(int(lengths[index]), note=writer.note)
                 writer.commit()
-
-
-def _note(writer: UnitWriter) -> str:
-    so_far = max(writer.num_positions, 1)
-    return f"{writer.num_entries / so_far:.1f} entries and {writer.num_bytes / so_far:.1f} B a position"
-
-
-def _say(text: str, *, quiet: bool) -> None:
-    if not quiet:
-        print(text, file=sys.stderr, flush=True)
 
 
 def origin_of(stores: list[Store]) -> dict[str, Any]:

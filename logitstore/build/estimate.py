@@ -194,7 +194,7 @@ def _run_estimate(options: BuildOptions, positions: int) -> Estimate:
         REFERENCE,
         options.seed,
         options.teacher_temperature,
-        masked_columns(teacher, tokenizer),
+        masked_columns(teacher, None if tokenizer is None else tokenizer.size),
         options.batch_size,
     )
     samplers = [sampler for sampler in SAMPLERS if not isinstance(sampler, TopK) or sampler.k <= teacher.logits_width]

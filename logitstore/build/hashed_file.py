@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO
+
+from logitstore.store.range_stream import RangeStream
+from logitstore.store.storage import RangeReader
 
 _CHUNK_BYTES = 1 << 20
 
@@ -42,26 +44,27 @@ class HashedFile:
         """Return the hash of the bytes read so far, in hexadecimal."""
         return self._digest.hexdigest()
 
-    def stream(self) -> io.RawIOBase:
+    def stream(self) -> RangeStream:
         """Return the file for random access, such as Parquet's; call `skip` when all is read.
 
         Bytes are hashed in order as reads pass over them. A read that reaches the end of the file, where Parquet begins,
         passes over nothing.
         """
-        return _Stream(self)
+        return RangeStream(_Ranges(self, self._length()))
 
-    def read_at(self, start: int, buffer: memoryview) -> int:
-        """Fill a buffer from byte `start` on, and hash what was passed over for the first time; return how much."""
-        length = os.fstat(self._file.fileno()).st_size
-        stop = min(start + len(buffer), length)
-        if self.size < stop < length:
+    def read_at(self, start: int, length: int) -> bytes:
+        """Return bytes from `start` on, and hash what is passed over for the first time."""
+        stop, end = start + length, self._length()
+        if self.size < stop < end:
             self._skip_to(start)
         self._file.seek(start)
-        found = self._file.read(max(stop - start, 0))
-        buffer[: len(found)] = found
-        if start <= self.size < start + len(found) < length:
+        found = self._file.read(length)
+        if start <= self.size < stop < end:
             self._hashed(found[self.size - start :])
-        return len(found)
+        return found
+
+    def _length(self) -> int:
+        return os.fstat(self._file.fileno()).st_size
 
     def _skip_to(self, stop: int | None) -> None:
         self._file.seek(self.size)
@@ -77,25 +80,14 @@ class HashedFile:
         return data
 
 
-class _Stream(io.RawIOBase):
-    def __init__(self, file: HashedFile) -> None:
-        self._hashed, self._at = file, 0
+class _Ranges(RangeReader):
+    """A hashed file as what a `RangeStream` reads."""
 
-    def readable(self) -> bool:
-        return True
+    def __init__(self, file: HashedFile, size: int) -> None:
+        self._file, self.size = file, size
 
-    def seekable(self) -> bool:
-        return True
+    def read(self, start: int, length: int) -> bytes:
+        return self._file.read_at(start, length)
 
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        end = os.fstat(self._hashed._file.fileno()).st_size
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: end}[whence]
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        count = self._hashed.read_at(self._at, memoryview(buffer).cast("B"))
-        self._at += count
-        return count
+    def close(self) -> None:
+        """Do nothing: whoever opened the file closes it."""

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from logitstore.build.maker import maker_of
 from logitstore.build.plan import plan_of
+from logitstore.build.recorded_teacher import TeacherSource
 from logitstore.build.run_units import run_units
 from logitstore.build.unit import Begun
 from logitstore.errors import StoreError
-from logitstore.progress import Progress
 from logitstore.store import Store, open_store
 from logitstore.store.layout import PLAN, SEALED
 from logitstore.store.manifest import check_same_settings, read_manifest
 from logitstore.store.storage import open_storage
-from logitstore.teachers import Teacher, load_teacher
+from logitstore.teachers import Teacher
 
 
 def join_build(
@@ -67,25 +67,12 @@ def join_build(
         )
     running: Teacher
     if teacher is None or isinstance(teacher, str | Path):
-        source = {"gguf_file": gguf_file, "revision": revision, "trust_remote_code": trust_remote_code}
-        running = _load(manifest["teacher"], teacher, source, dtype=dtype, device=device, quiet=quiet)
+        options = {"gguf_file": gguf_file, "revision": revision, "trust_remote_code": trust_remote_code}
+        source = TeacherSource.of(manifest, storage.url, model=teacher, options=options, dtype=dtype)
+        running, _ = source.load(device, quiet=quiet)
     else:
         running = teacher
     check_same_settings(storage, manifest, manifest | {"teacher": running.provenance()})
     store = Begun.at(storage, plan_of(manifest), manifest)
     run_units(store, maker_of(manifest, running, batch_size), quiet=quiet)
     return open_store(storage)
-
-
-def _load(
-    recorded: dict[str, Any], model: str | Path | None, source: dict[str, Any], *, dtype: str, device: str, quiet: bool
-) -> Teacher:
-    """Return the teacher `model`, or the one that is recorded."""
-    if model is None:
-        model = recorded["id"]
-        source = source | {name: source[name] or recorded.get(name) for name in ("gguf_file", "revision")}
-    chosen: Any = recorded["dtype"] if dtype == "auto" else dtype
-    with Progress(f"loading {model}", 1, unit="teacher", quiet=quiet) as progress:
-        loaded = load_teacher(model, **source, dtype=chosen, device=device)
-        progress.advance()
-    return loaded

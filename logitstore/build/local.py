@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from logitstore.build.documents import find_data_files
 from logitstore.build.maker import maker_of
-from logitstore.build.options import DEFAULT_SAMPLER, BuildOptions, Follows, Tokenizer, say
+from logitstore.build.options import DEFAULT_SAMPLER, BuildOptions, Follows, Tokenizer
 from logitstore.build.pilot import run_pilot
 from logitstore.build.plan import Plan, make_plan
 from logitstore.build.run_units import run_units
@@ -17,6 +17,7 @@ from logitstore.build.staging import Packing, Staged, stage_data
 from logitstore.build.teacher_source import inspect_source, load_source, packing_of
 from logitstore.build.unit import Begun
 from logitstore.build.workers import check_workers, helpers
+from logitstore.progress import say
 from logitstore.samplers.statistics import check_statistics
 from logitstore.store import Store, open_store
 from logitstore.store.convert import PROBABILITY_BITS, probability_fields
@@ -148,7 +149,7 @@ def run_build(storage: Storage, chosen: BuildOptions, follows: Follows | None = 
             quiet=chosen.quiet,
         )
         if staged.empty_documents:
-            say(chosen, f"{staged.empty_documents} documents without text were left out.")
+            say(f"{staged.empty_documents} documents without text were left out.", quiet=chosen.quiet)
         plan = make_plan(staged.totals.sequences, staged.totals.tokens)
         running = load_source(chosen, info, staged.longest)
         manifest = _manifest(chosen, running, tokenizer, packing, staged, plan)
@@ -167,12 +168,12 @@ def run_build(storage: Storage, chosen: BuildOptions, follows: Follows | None = 
     if not storage.exists(SEALED):
         done = len(committed_units(storage))
         if done:
-            say(chosen, f"{done} of {plan.num_units} units are committed already.")
+            say(f"{done} of {plan.num_units} units are committed already.", quiet=chosen.quiet)
         with helpers(storage, chosen):
             run_units(Begun.at(storage, plan, manifest), maker, quiet=chosen.quiet)
     else:
         storage.remove_below(SCAFFOLDING)  # a stop right after the seal may have left it
-        say(chosen, f"{storage.url} is complete.")
+        say(f"{storage.url} is complete.", quiet=chosen.quiet)
     return open_store(storage)
 
 

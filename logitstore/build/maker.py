@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from logitstore.build.sampling import TargetMaker
+from logitstore.build.teacher_source import masked_columns
 from logitstore.samplers import sampler_from_dict
 from logitstore.targets import Sampler
 from logitstore.teachers import Teacher
@@ -19,16 +20,16 @@ def maker_of(
         manifest: the store's.
         teacher: the store's, ready to run.
         batch_size: sequences given to it at once; None lets it choose.
-        sampler: the store's, where it is none that `sampler_from_dict` knows.
+        sampler: the store's, where it is none that `sampler_from_dict` knows, or what stands in its place.
     """
-    size = manifest["tokenizer_size"]
+    seed = manifest.get("seed")
     return TargetMaker(
         teacher,
         sampler_from_dict(manifest["sampler"]) if sampler is None else sampler,
-        manifest["seed"],
+        seed if isinstance(seed, int) else 0,
         manifest["teacher_temperature"],
-        size if size is not None and size < teacher.logits_width else None,
+        masked_columns(teacher, manifest.get("tokenizer_size")),
         batch_size,
         tuple(manifest["statistics"]),
-        manifest["eod_id"],
+        manifest.get("eod_id"),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,8 +133,3 @@ OF_ITS_DATA = (
     "follows_sha256",
     "sealed",
 )
-
-
-def say(options: BuildOptions, text: str) -> None:
-    if not options.quiet:
-        print(text, file=sys.stderr, flush=True)

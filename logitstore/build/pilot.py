@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from logitstore import codec
-from logitstore.build.options import BuildOptions, say
+from logitstore.build.options import BuildOptions
+from logitstore.build.plan import evenly_spread
 from logitstore.build.sampling import PlannedSequence, TargetMaker
 from logitstore.build.staging import Staged
 from logitstore.errors import InvalidInput, StoreError
-from logitstore.progress import Progress
+from logitstore.progress import Progress, say
 from logitstore.store.convert import Weighting, to_arrays
 from logitstore.store.frequency_table import fit_table, publish_table
 from logitstore.store.pilot_file import publish_pilot
@@ -34,7 +35,7 @@ def pilot_indexes(num_sequences: int, num_tokens: int, *, largest_share: float =
     """Return which sequences are the pilot, evenly spread, ascending: 32,768 tokens, at most a share of the corpus."""
     share = min(largest_share, _PILOT_TOKENS / max(num_tokens, 1))
     count = max(1, round(num_sequences * share))
-    return [(2 * nth + 1) * num_sequences // (2 * count) for nth in range(count)]
+    return evenly_spread(num_sequences, count)
 
 
 def run_pilot(
@@ -97,10 +98,10 @@ def _project(
     free = storage.free_bytes()
     room = "" if free is None else f"; {_bytes(free)} are free"
     say(
-        options,
         f"{staged.totals.sequences} sequences, {positions} tokens. By a pilot from all over them: "
         f"{num_entries / positions:.1f} entries and {num_bytes / positions:.1f} bytes a position, about "
         f"{_bytes(size)} and {_duration(seconds)} in all{room}.",
+        quiet=options.quiet,
     )
     if free is not None and size > free:
         raise StoreError(

@@ -45,3 +45,8 @@ def make_plan(num_sequences: int, num_tokens: int) -> Plan:
 def plan_of(manifest: Mapping[str, Any]) -> Plan:
     """Return the work units of a store, by its manifest."""
     return Plan(manifest["plan"]["sequences"], manifest["sequences_per_shard"])
+
+
+def evenly_spread(num_sequences: int, count: int) -> list[int]:
+    """Return `count` sequences, ascending: all are cut into runs of equal length, and each run's middle one is taken."""
+    return [(2 * run + 1) * num_sequences // (2 * count) for run in range(count)]

@@ -23,10 +23,12 @@ from logitstore.build.agreement import (
     overlaps,
     score_positions,
 )
+from logitstore.build.maker import maker_of
 from logitstore.build.options import Tokenizer
+from logitstore.build.recorded_teacher import TeacherSource
 from logitstore.build.redraw import Redraw
 from logitstore.build.rescore_report import Judge, Rescore, Score
-from logitstore.build.sampling import PlannedSequence, TargetMaker
+from logitstore.build.sampling import PlannedSequence
 from logitstore.errors import InvalidInput
 from logitstore.progress import Progress
 from logitstore.samplers import RandomSampling, Threshold
@@ -35,7 +37,7 @@ from logitstore.store import Finding, Sequence, Store, open_store
 from logitstore.store.convert import Weighting
 from logitstore.store.manifest import flatten
 from logitstore.targets import STATISTIC_FIELDS, SparseTargets, concatenate_targets
-from logitstore.teachers import Teacher, inspect_teacher, load_teacher, load_tokenizer
+from logitstore.teachers import Teacher
 
 #: further draws of each position: one tells seeds apart, more estimate the variance of threshold sampling
 _REPLICAS = 4
@@ -91,9 +93,12 @@ def rescore_store(
     store = path if isinstance(path, Store) else open_store(path)
     redraw = Redraw.of(store.manifest)
     named = teacher is None or isinstance(teacher, str | Path)
-    source = {"gguf_file": gguf_file, "revision": revision, "trust_remote_code": trust_remote_code}
     if teacher is None or isinstance(teacher, str | Path):
-        running, tokenizer = _load(store, teacher, source, dtype=dtype, device=device, quiet=quiet)
+        options = {"gguf_file": gguf_file, "revision": revision, "trust_remote_code": trust_remote_code}
+        source = TeacherSource.of(
+            store.manifest, str(store.path), model=teacher, options=options, dtype=dtype, at_commit=True
+        )
+        running, tokenizer = source.load(device, quiet=quiet)
     else:
         running = teacher
     provenance = running.provenance()
@@ -120,33 +125,6 @@ def chosen_sequences(num_sequences: int, fraction: float, seed: int) -> list[int
     count = max(1, round(fraction * num_sequences))
     chances = uniforms(torch.arange(num_sequences), 1, seed=seed, index=0, purpose=Purpose.SAMPLING)[:, 0]
     return sorted(chances.argsort(stable=True)[:count].tolist())
-
-
-def _load(
-    store: Store, model: str | Path | None, source: dict[str, Any], *, dtype: str, device: str, quiet: bool
-) -> tuple[Teacher, Tokenizer | None]:
-    """Return the teacher `model`, or else the one that the store records, and its tokenizer."""
-    recorded = store.manifest.get("teacher")
-    recorded = recorded if isinstance(recorded, dict) else {}
-    if model is None:
-        model = recorded.get("id")
-        if not isinstance(model, str) or recorded.get("model_type") == "function" or "weights_sha256" not in recorded:
-            raise InvalidInput(
-                f"the manifest of {store.path} names no teacher that can be loaded (teacher: {recorded or None!r}). "
-                "Give it by --teacher (teacher=)."
-            )
-        at = recorded.get("commit") or recorded.get("revision")
-        source = source | {
-            "gguf_file": source["gguf_file"] or recorded.get("gguf_file"),
-            "revision": source["revision"] or at,
-        }
-    chosen: Any = recorded["dtype"] if dtype == "auto" and recorded.get("dtype") in TOLERANCES else dtype
-    with Progress(f"loading {model}", 1, unit="teacher", quiet=quiet) as progress:
-        info = inspect_teacher(model, **source)
-        tokenizer = load_tokenizer(model, **source, info=info)
-        loaded = load_teacher(model, **source, dtype=chosen, device=device, info=info)
-        progress.advance()
-    return loaded, tokenizer
 
 
 def _coarser(manifest: dict[str, Any], provenance: dict[str, Any]) -> str:
@@ -247,17 +225,8 @@ def _scores(
     scorer: _Scorer, teacher: Teacher, indexes: list[int], batch_size: int | None, *, quiet: bool
 ) -> Iterator[Score]:
     manifest = scorer.store.manifest
-    size = manifest.get("tokenizer_size")
-    maker = TargetMaker(
-        teacher,
-        scorer,
-        scorer.redraw.seed or 0,
-        manifest["teacher_temperature"],
-        size if isinstance(size, int) and size < teacher.logits_width else None,
-        batch_size,
-        _stored_statistics(scorer.store, indexes[0]),
-        manifest.get("eod_id"),
-    )
+    statistics = _stored_statistics(scorer.store, indexes[0])
+    maker = maker_of(manifest | {"statistics": statistics}, teacher, batch_size, scorer)
 
     def sequences() -> Iterator[tuple[int, PlannedSequence]]:
         for index in indexes:

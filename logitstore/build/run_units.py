@@ -48,9 +48,7 @@ def _run(store: Begun, claim: Claim, claims: Claims, maker: TargetMaker, progres
         if claims.is_overtaken(claim):
             raise _OvertakenError
         done += positions
-        so_far = max(writer.num_positions, 1)
-        note = f"{writer.num_entries / so_far:.1f} entries and {writer.num_bytes / so_far:.1f} B a position"
-        progress.advance(positions, note=note)
+        progress.advance(positions, note=writer.note)
 
     try:
         run_unit(store, claim.unit, maker, on_sequence)

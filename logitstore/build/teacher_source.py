@@ -45,6 +45,6 @@ def load_source(options: BuildOptions, info: TeacherInfo | None, longest: int) -
     return teacher
 
 
-def masked_columns(teacher: Teacher, tokenizer: Tokenizer | None) -> int | None:
+def masked_columns(teacher: Teacher, tokenizer_size: int | None) -> int | None:
     """Return the first column of the logits that belongs to no token; None where all belong to one."""
-    return tokenizer.size if tokenizer is not None and tokenizer.size < teacher.logits_width else None
+    return tokenizer_size if tokenizer_size is not None and tokenizer_size < teacher.logits_width else None

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 
 import torch
 
-from logitstore.build.options import BuildOptions, say
+from logitstore.build.options import BuildOptions
 from logitstore.errors import InvalidInput
+from logitstore.progress import say
 from logitstore.store.storage import Storage
 
 _CHILD = "from logitstore.cli.main import main; main()"
@@ -50,8 +51,12 @@ def helpers(storage: Storage, options: BuildOptions) -> Iterator[None]:
     try:
         yield
         for number, process in enumerate(started, start=2):
-            if process.wait(_PATIENCE_S) != 0:
-                say(options, f"worker {number} ended with exit code {process.returncode}; the others did its work.")
+            try:
+                code: int | str = process.wait(_PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                code = "none, as it did not end"
+            if code != 0:
+                say(f"worker {number}: exit code {code}; the others did its work.", quiet=options.quiet)
     finally:
         for process in started:
             process.terminate()

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 
 def to_codes(probabilities: NDArray[np.float32], scale: int) -> NDArray[np.int64]:
@@ -29,16 +29,16 @@ def from_codes(codes: NDArray[Any], scale: int) -> NDArray[np.float32]:
     return np.take(_table(scale), codes)
 
 
-def probability_error(probability: float, scale: int) -> float:
-    """Return a bound of |decoded - p| for a probability stored with `scale`.
+def probability_error(probabilities: ArrayLike, scale: int) -> NDArray[np.float64]:
+    """Return a bound of |decoded - p| for probabilities stored with `scale`, of their shape.
 
     A cube root is stored with an error of at most half a step, at the lower end of a whole one (codes begin at 1).
     """
-    root = probability ** (1 / 3)
-    half_step = max(0.5, 1 - root * scale) / scale
-    return float((3 * root * root + 3 * root * half_step + half_step * half_step) * half_step) + 2.0**-24 * (
-        probability + 1e-6
-    )
+    wide = np.asarray(probabilities, np.float64)
+    roots = np.cbrt(wide)
+    half_step = np.maximum(0.5, 1 - roots * scale) / scale
+    error = (3 * roots * roots + 3 * roots * half_step + half_step * half_step) * half_step
+    return np.asarray(error + 2.0**-24 * (wide + 1e-6))
 
 
 @lru_cache(maxsize=8)

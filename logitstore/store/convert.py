@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from logitstore.codec import ID_LIMIT, SequenceArrays, WeightForm, entry_weights
+from logitstore.codec import ID_LIMIT, SequenceArrays, WeightForm, entry_weights, probability_error
 from logitstore.errors import InvalidInput, StoreError
 from logitstore.targets import STATISTIC_FIELDS, SparseTargets, check_ids
 
@@ -150,8 +150,12 @@ def _is_head(counts: Tensor, head_counts: Tensor) -> Tensor:
 
 def weight_sums(targets: SparseTargets) -> Tensor:
     """Return the sum of each position's weights, [T] float64."""
-    zeros = torch.zeros(targets.num_positions, dtype=torch.float64)
-    return zeros.index_add_(0, targets.rows, targets.weights.double())
+    return _sums(targets, targets.weights.double())
+
+
+def _sums(targets: SparseTargets, values: Tensor) -> Tensor:
+    """Return the sum of each position's values, given for each entry, [T] float64."""
+    return torch.zeros(targets.num_positions, dtype=torch.float64).index_add_(0, targets.rows, values)
 
 
 def check_sums(targets: SparseTargets, weighting: Weighting, where: str, *, stored: bool = False) -> None:
@@ -169,7 +173,9 @@ def check_sums(targets: SparseTargets, weighting: Weighting, where: str, *, stor
     elif weighting.form == WeightForm.HEAD_GRID:
         bad, wanted = (targets.counts > 0) & ((sums - 1).abs() > _GRID_TOLERANCE), "1"
     elif weighting.form == WeightForm.PROBABILITIES:
-        rounding = _rounding_errors(targets, weighting.scale) if stored else 0
+        rounding = (
+            _sums(targets, torch.from_numpy(probability_error(targets.weights, weighting.scale))) if stored else 0
+        )
         bad, wanted = sums > 1 + _PROBABILITIES_TOLERANCE + rounding, "at most 1"
     else:
         return
@@ -179,13 +185,6 @@ def check_sums(targets: SparseTargets, weighting: Weighting, where: str, *, stor
             f"the weights at position {position} of {where} sum to {float(sums[position]):.6g}; {wanted} was wanted "
             f"of {weighting.sampler}."
         )
-
-
-def _rounding_errors(targets: SparseTargets, scale: int) -> Tensor:
-    """Return by how much storing probabilities may have raised the sum of each position, [T] float64."""
-    roots, half_step = targets.weights.double() ** (1 / 3), 0.5 / scale
-    raised = roots**3 - (roots - half_step).clamp(min=0) ** 3
-    return torch.zeros(targets.num_positions, dtype=torch.float64).index_add_(0, targets.rows, raised)
 
 
 def _values(targets: SparseTargets, weighting: Weighting, where: str) -> NDArray[Any]:

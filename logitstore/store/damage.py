@@ -13,11 +13,12 @@ import pyarrow as pa
 from logitstore import codec
 from logitstore.errors import StoreError
 from logitstore.store import layout, manifest
+from logitstore.store.commit import read_unit
 from logitstore.store.generation import check_file
 from logitstore.store.index import Rows, read_commit, read_table
 from logitstore.store.pilot_file import read_pilot
 from logitstore.store.plan_file import read_plan
-from logitstore.store.recover import DAMAGE, read_unit, shard_units
+from logitstore.store.recover import DAMAGE, shard_units
 from logitstore.store.shard import ShardFile, array_metadata
 from logitstore.store.storage import Storage
 from logitstore.store.writer import committed_units

@@ -19,6 +19,7 @@ from logitstore.errors import InvalidInput, StoreError
 from logitstore.store import object_requests
 from logitstore.store.layout import ATTEMPTS, PILOT, PLAN, TABLE
 from logitstore.store.object_requests import OtherProcess, RequestFailed
+from logitstore.store.range_stream import RangeStream
 from logitstore.store.storage import RangeReader, Storage, disk_errors
 
 T = TypeVar("T")
@@ -117,7 +118,7 @@ class ObjectStorage(Storage):
         return _ObjectReader(self, name)
 
     def open(self, name: str) -> BinaryIO:
-        return io.BufferedReader(_Stream(self.reader(name)), _BUFFER_BYTES)
+        return io.BufferedReader(RangeStream(self.reader(name)), _BUFFER_BYTES)
 
     def read(self, name: str) -> bytes:
         size, content = self._request(name, "read", name, _READ_BYTES)
@@ -269,29 +270,3 @@ class _ObjectReader(RangeReader):
 
     def close(self) -> None:
         """Do nothing: every read is a request of its own."""
-
-
-class _Stream(io.RawIOBase):
-    """A reader of ranges as a stream."""
-
-    def __init__(self, reader: RangeReader) -> None:
-        self._reader, self._at = reader, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._reader.size}[whence]
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        found = self._reader.read(self._at, len(buffer))
-        buffer[: len(found)] = found
-        self._at += len(found)
-        return len(found)

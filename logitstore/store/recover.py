@@ -9,22 +9,21 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from itertools import repeat
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from logitstore import codec
 from logitstore.errors import StoreError
 from logitstore.store import layout, manifest
+from logitstore.store.commit import commit_record, read_unit
 from logitstore.store.frequency_table import read_store_table
 from logitstore.store.index import Rows
 from logitstore.store.plan_file import read_plan
-from logitstore.store.shard import ShardFile, ShardReader
+from logitstore.store.shard import ShardFile
 from logitstore.store.storage import LocalStorage, Storage, disk_errors, sync_folder
-from logitstore.store.writer import committed_units, describe_blob
+from logitstore.store.writer import committed_units
 
 #: what a repair has decided to remove; it is there while it does
 INTENT = f"{layout.ATTEMPTS}/repair.json"
@@ -33,8 +32,6 @@ DAMAGE = (
     *("damaged", "checksum-mismatch", "truncated", "missing-file", "missing-shard", "missing-sequence"),
     *("corrupt-blob", "corrupt-table", "wrong-table", "missing-table", "newer-format", "unsupported-format"),
 )
-#: what an inner chunk has beside its blob, a shard beside its chunks, and its index for each sequence
-_CHUNK_BYTES, _SHARD_BYTES, _ROW_BYTES = 8, 4, 16
 
 
 def prepare_resume(storage: Storage, plan: Path) -> None:
@@ -104,58 +101,9 @@ def _remove_uncommitted(storage: Storage, names: Iterable[str]) -> None:
             storage.remove([name])
 
 
-def read_unit(
-    storage: Storage,
-    stored: Mapping[str, Any],
-    table: codec.FrequencyTable,
-    unit: int,
-    document_starts: Iterable[NDArray[np.int32]] | None = None,
-) -> tuple[ShardFile, Rows]:
-    """Read a whole shard, and return what its commit record says.
-
-    Args:
-        storage: the store.
-        stored: its manifest.
-        table: its frequency table.
-        unit: the work unit.
-        document_starts: of each sequence that the shard must have; None takes those that it has, with no starts.
-
-    Raises:
-        StoreError: of a kind in `DAMAGE`, where the shard is not whole or has more in it.
-    """
-    per_shard = stored["sequences_per_shard"]
-    name, rows, size = layout.shard_name(unit), Rows(), _SHARD_BYTES + _ROW_BYTES * per_shard
-    reader = ShardReader(storage, name, per_shard)
-    try:
-        nothing = repeat(np.zeros(0, np.int32), per_shard)
-        for place, starts in enumerate(nothing if document_starts is None else document_starts):
-            try:
-                blob = reader.read(place)
-            except StoreError as error:
-                if document_starts is None and place > 0 and error.kind == "missing-sequence":
-                    break
-                raise
-            found = describe_blob(unit * per_shard + place, blob, codec.decode(blob, table))
-            rows.append(**found, document_starts=starts.tolist())
-            size += _CHUNK_BYTES + len(blob)
-        if reader.num_bytes != size:
-            text = f"shard {reader.where} has {reader.num_bytes} bytes, its sequences are {size}. It has more in it."
-            raise StoreError(text, kind="damaged")
-    finally:
-        reader.close()
-    return ShardFile(size, storage.sha256(name)), rows
-
-
 def commit_unit(storage: Storage, stored: Mapping[str, Any], unit: int, shard: ShardFile, rows: Rows) -> None:
     """Give a unit its commit record, if it has none yet."""
-    record = {
-        "unit": unit,
-        "shard": layout.shard_name(unit),
-        "bytes": shard.num_bytes,
-        "sha256": shard.sha256,
-        "settings_sha256": manifest.settings_sha256(stored),
-    }
-    storage.create(layout.commit_name(unit), rows.to_bytes(record))
+    storage.create(layout.commit_name(unit), rows.to_bytes(commit_record(stored, unit, shard)))
 
 
 def shard_units(storage: Storage) -> list[int]:

@@ -200,7 +200,8 @@ class LocalStorage(Storage):
         return LocalStorage(self.root / name)
 
     def exists(self, name: str) -> bool:
-        return (self.root / name).is_file()
+        with _read_errors(self.where(name)):
+            return (self.root / name).is_file()
 
     def is_occupied(self) -> bool:
         root = self.root

@@ -10,11 +10,11 @@ from typing import Any
 from logitstore import codec
 from logitstore.errors import InvalidInput, StoreError
 from logitstore.store import layout
+from logitstore.store.commit import describe_blob
 from logitstore.store.convert import check_sums, to_targets
 from logitstore.store.generation import Generation, check_file
 from logitstore.store.index import read_table
 from logitstore.store.reader import open_store
-from logitstore.store.writer import describe_blob
 from logitstore.targets import check_ids
 
 #: files that each store has once

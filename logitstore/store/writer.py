@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,10 +17,11 @@ from numpy.typing import NDArray
 from logitstore import codec
 from logitstore.errors import InvalidInput, StoreError
 from logitstore.store import layout, manifest
+from logitstore.store.commit import commit_record, describe_blob, read_unit
 from logitstore.store.convert import Weighting, to_arrays
 from logitstore.store.frequency_table import read_store_table
 from logitstore.store.index import Rows, read_commit, write_index
-from logitstore.store.shard import ShardFile, ShardReader, ShardWriter, array_metadata
+from logitstore.store.shard import ShardFile, ShardWriter, array_metadata
 from logitstore.store.storage import Storage, disk_errors
 from logitstore.targets import SparseTargets
 
@@ -79,13 +79,7 @@ class UnitWriter:
         rows = self._rows
         if not won:
             shard, rows = self._adopt(shard)
-        record = {
-            "unit": self._unit,
-            "shard": layout.shard_name(self._unit),
-            "bytes": shard.num_bytes,
-            "sha256": shard.sha256,
-            "settings_sha256": manifest.settings_sha256(self._manifest),
-        }
+        record = commit_record(self._manifest, self._unit, shard)
         if not self._storage.create(layout.commit_name(self._unit), rows.to_bytes(record)):
             _, first = read_commit(self._storage, self._unit)
             if first != record:
@@ -94,20 +88,21 @@ class UnitWriter:
 
     def _adopt(self, ours: ShardFile) -> tuple[ShardFile, Rows]:
         """Return the shard that an earlier attempt published: ours if it is equal, else what it holds."""
-        name = layout.shard_name(self._unit)
-        sha256 = self._storage.sha256(name)
-        if sha256 == ours.sha256:
+        if self._storage.sha256(layout.shard_name(self._unit)) == ours.sha256:
             return ours, self._rows
-        rows = Rows()
-        reader = ShardReader(self._storage, name, self._manifest["sequences_per_shard"])
-        for place, starts in enumerate(self._rows.columns["document_starts"]):
-            blob = reader.read(place)
-            found = describe_blob(self._first + place, blob, codec.decode(blob, self._table))
-            rows.append(**found, document_starts=starts)
+        starts = map(np.asarray, self._rows.columns["document_starts"])
+        shard, rows = read_unit(self._storage, self._manifest, self._table, self._unit, starts)
         if rows.columns["tokens_sha256"] != self._rows.columns["tokens_sha256"]:
-            text = f"{reader.where} is there already and holds other tokens than unit {self._unit} of this build."
+            where = self._storage.where(layout.shard_name(self._unit))
+            text = f"{where} is there already and holds other tokens than unit {self._unit} of this build."
             raise StoreError(f"{text} Build another store.", kind="duplicate-differs")
-        return ShardFile(reader.num_bytes, sha256), rows
+        return shard, rows
+
+    @property
+    def note(self) -> str:
+        """What the unit comes to so far, for people."""
+        so_far = max(self.num_positions, 1)
+        return f"{self.num_entries / so_far:.1f} entries and {self.num_bytes / so_far:.1f} B a position"
 
     def __enter__(self) -> Self:
         return self
@@ -116,24 +111,6 @@ class UnitWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._shard.__exit__(kind, error, trace)
-
-
-def describe_blob(index: int, blob: bytes, arrays: codec.SequenceArrays) -> dict[str, Any]:
-    """Return the index row of a sequence, but for its document starts."""
-    header = codec.read_header(blob)
-    return {
-        "sequence": index,
-        "tokens": header.num_tokens,
-        "positions": header.num_positions,
-        "entries": header.num_entries,
-        "max_id": int(max(arrays.tokens.max(initial=0), arrays.ids.max(initial=0))),
-        "token_bytes": header.token_bytes,
-        "entry_bytes": header.entry_bytes,
-        "statistics_bytes": header.statistics_bytes,
-        "blob_bytes": len(blob),
-        "crc32c": int.from_bytes(blob[-4:], "little"),
-        "tokens_sha256": hashlib.sha256(arrays.tokens.astype("<i4").tobytes()).digest(),
-    }
 
 
 def committed_units(storage: Storage) -> list[int]:

@@ -3,28 +3,12 @@
 import json
 import shutil
 
-import torch
-
 import logitstore
 from logitstore.build import local
 from logitstore.build.plan import Plan
 from logitstore.store.plan_file import write_plan
 from logitstore.teachers import ArrayTeacher
-
-VOCAB_SIZE = 300
-
-
-class ByteTokenizer:
-    bos_id, eod_id, size, sha256 = 1, 2, 260, "bytes"
-
-    def encode(self, text):
-        return [byte + 3 for byte in text.encode()]
-
-
-def rows_after(tokens):
-    previous = torch.cat([tokens[:1] * 0, tokens[:-1]])
-    mix = (tokens * 31 + previous * 17)[:, None] + torch.arange(VOCAB_SIZE)[None, :] * 7
-    return torch.sin(mix.float()) * 4
+from tests.support.toy_teachers import VOCAB_SIZE, ByteTokenizer, rows_after
 
 
 def counting_teacher(calls):

@@ -14,10 +14,10 @@ from logitstore.loader import LogitDataset
 from logitstore.samplers import RandomSampling, Threshold
 from logitstore.store import create_store, export_store, open_store, store_statistics, verify_store
 from logitstore.teachers import ArrayTeacher
-from tests.build.test_build import ByteTokenizer, rows_after, toy_teacher
 from tests.build.test_build import run as build
+from tests.support.small_builds import fingerprint
 from tests.support.tiny_models import make_tiny_teacher
-from tests.torture.builders import fingerprint
+from tests.support.toy_teachers import ByteTokenizer, rows_after, toy_teacher
 
 SAMPLER = Threshold(20)
 

@@ -11,36 +11,11 @@ from logitstore.build.plan import make_plan
 from logitstore.errors import InvalidInput, StoreError, TeacherError
 from logitstore.samplers import RandomSampling, Threshold, TopK, TopP
 from logitstore.store import open_store, verify_store
-from logitstore.teachers import ArrayTeacher
+from tests.support.toy_teachers import VOCAB_SIZE, ByteTokenizer, rows_after, toy_teacher
 
-VOCAB_SIZE = 300
 #: the text makes 22 sequences; 3 of them, after a few tokens to warm up, are the pilot
 PILOT = [3, 11, 18]
 PILOT_CALLS = 1 + len(PILOT)
-
-
-class ByteTokenizer:
-    """Bytes as tokens, shifted past the special ones."""
-
-    bos_id, eod_id, size, sha256 = 1, 2, 260, "bytes"
-
-    def encode(self, text):
-        return [byte + 3 for byte in text.encode()]
-
-
-def rows_after(tokens):
-    """A causal toy teacher: logits [S, V] that depend on the last two tokens of the prefix, and on nothing else."""
-    previous = torch.cat([tokens[:1] * 0, tokens[:-1]])
-    mix = (tokens * 31 + previous * 17)[:, None] + torch.arange(VOCAB_SIZE)[None, :] * 7
-    return torch.sin(mix.float()) * 4
-
-
-def toy_teacher(change=None, context_length=None):
-    def function(tokens):
-        logits = rows_after(tokens[0])
-        return (logits if change is None else change(logits))[None]
-
-    return ArrayTeacher(function, vocab_size=VOCAB_SIZE, name="toy", context_length=context_length)
 
 
 @pytest.fixture

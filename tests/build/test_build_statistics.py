@@ -11,25 +11,9 @@ from logitstore.samplers import RandomSampling, Threshold, TopK
 from logitstore.store import store_statistics, verify_store
 from logitstore.targets import STATISTIC_FIELDS
 from logitstore.teachers import ArrayTeacher
+from tests.support.toy_teachers import TOKENIZER_SIZE, VOCAB_SIZE, ByteTokenizer, rows_after
 
-VOCAB_SIZE, TOKENIZER_SIZE = 300, 260
 NAMES = tuple(STATISTIC_FIELDS)
-
-
-class ByteTokenizer:
-    """Bytes as tokens, shifted past the special ones."""
-
-    bos_id, eod_id, size, sha256 = 1, 2, TOKENIZER_SIZE, "bytes"
-
-    def encode(self, text):
-        return [byte + 3 for byte in text.encode()]
-
-
-def rows_after(tokens):
-    """A causal toy teacher: logits [S, V] that depend on the last two tokens of the prefix, and on nothing else."""
-    previous = torch.cat([tokens[:1] * 0, tokens[:-1]])
-    mix = (tokens * 31 + previous * 17)[:, None] + torch.arange(VOCAB_SIZE)[None, :] * 7
-    return torch.sin(mix.float()) * 4
 
 
 class PiecewiseTeacher(ArrayTeacher):

@@ -9,10 +9,10 @@ from logitstore.cli.main import run as run_command
 from logitstore.errors import InvalidInput, StoreError
 from logitstore.samplers import RandomSampling, Threshold, TopK, TopP
 from logitstore.store import open_store, verify_store
-from tests.build.test_build import ByteTokenizer, toy_teacher
 from tests.build.test_build import run as build
+from tests.support.small_builds import fingerprint
 from tests.support.stores import make_store
-from tests.torture.builders import fingerprint
+from tests.support.toy_teachers import ByteTokenizer, toy_teacher
 
 SAMPLERS = [Threshold(20), RandomSampling(9), RandomSampling(9, 0.8), TopK(7), TopP(0.8)]
 

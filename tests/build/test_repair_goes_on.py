@@ -17,7 +17,6 @@ from logitstore.store.repair import repair_store
 from logitstore.store.storage import LocalStorage
 from logitstore.store.writer import UnitWriter
 from tests.build.repairable_stores import (
-    ByteTokenizer,
     build_units_of_four,
     copy,
     counting_teacher,
@@ -25,10 +24,10 @@ from tests.build.repairable_stores import (
     flip,
     make_whole,
     resume,
-    rows_after,
     shard,
 )
 from tests.support.stores import random_targets
+from tests.support.toy_teachers import ByteTokenizer, rows_after
 
 
 @pytest.fixture(scope="module")

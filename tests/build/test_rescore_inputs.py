@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from logitstore.build.agreement import identical_positions, overlaps, probability_errors
+from logitstore.build.agreement import identical_positions, overlaps
 from logitstore.build.rescore import chosen_sequences, rescore_store
 from logitstore.build.rescore_report import Score
-from logitstore.codec import probability_error
 from logitstore.errors import InvalidInput
 from logitstore.samplers import RandomSampling, Threshold, TopK, TopP
 from logitstore.store import create_store, open_store
@@ -160,13 +159,6 @@ def test_a_store_that_names_no_teacher_needs_one(tmp_path):
     path = make_scored_store(tmp_path / "s", Threshold(20), sequences=1)
     with pytest.raises(InvalidInput, match=r"names no teacher that can be loaded.*--teacher"):
         rescore(path, teacher=None)
-
-
-def test_errors_of_stored_probabilities_are_bounded_as_the_codec_does():
-    p = torch.logspace(-9, 0, 300)
-    for scale in (255, 65_535):
-        wanted = [probability_error(float(one), scale) for one in p.double()]
-        assert probability_errors(p, scale).tolist() == pytest.approx(wanted, rel=1e-12)
 
 
 def test_what_targets_have_in_common_is_counted_by_position():

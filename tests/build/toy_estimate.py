@@ -4,17 +4,7 @@ import torch
 
 from logitstore.build.estimate import estimate
 from logitstore.teachers import ArrayTeacher
-
-VOCAB_SIZE = 300
-
-
-class ByteTokenizer:
-    """Bytes as tokens, shifted past the special ones."""
-
-    bos_id, eod_id, size, sha256 = 1, 2, 260, "bytes"
-
-    def encode(self, text):
-        return [byte + 3 for byte in text.encode()]
+from tests.support.toy_teachers import VOCAB_SIZE, ByteTokenizer
 
 
 def rows_after(tokens):

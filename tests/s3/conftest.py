@@ -11,8 +11,10 @@ from tests.s3 import ceph_gateway
 from tests.s3.ceph_gateway import CephGateway
 from tests.s3.fault_proxy import FaultProxy
 from tests.s3.moto_gateway import MotoGateway
+from tests.support.small_builds import build, write_data
 
 BUCKET = "logitstore-tests"
+NUM_SEQUENCES = 22
 #: "ceph" or "moto" leaves no choice
 CHOICE = os.environ.get("LOGITSTORE_S3_SERVER", "")
 _SAID = pytest.StashKey[str]()
@@ -111,3 +113,24 @@ def proxy(s3_server, monkeypatch):
 def pytest_terminal_summary(terminalreporter, config):
     if said := config.stash.get(_SAID, None):
         terminalreporter.write_line(said, yellow="NOTE" in said, bold=True)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """What the small builds read: six units."""
+    return write_data(tmp_path_factory.mktemp("data"), NUM_SEQUENCES)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory, data):
+    """Such a build in a folder."""
+    path = tmp_path_factory.mktemp("undisturbed") / "store"
+    build(path, data)
+    return path
+
+
+@pytest.fixture
+def built(place, data):
+    """Such a build in the bucket."""
+    build(place, data)
+    return place

@@ -8,25 +8,9 @@ from logitstore.build.append import append_store
 from logitstore.build.merge import merge_stores
 from logitstore.cli.main import run as run_command
 from logitstore.store import open_store, verify_store
-from tests.s3.s3_builds import StopAt, build, fingerprint, toy_teacher, write_data
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, data):
-    path = tmp_path_factory.mktemp("undisturbed") / "store"
-    build(path, data)
-    return path
-
-
-@pytest.fixture
-def built(place, data):
-    build(place, data)
-    return place
+from tests.s3.s3_builds import StopAt
+from tests.support.small_builds import build, fingerprint
+from tests.support.toy_teachers import toy_teacher
 
 
 def test_commands_say_of_a_bucket_what_they_say_of_a_folder(built, undisturbed, tmp_path, capsys):

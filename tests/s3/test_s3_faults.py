@@ -18,7 +18,8 @@ from logitstore.store import object_storage, open_store, verify_store
 from logitstore.store.object_storage import ObjectStorage
 from tests.s3 import fault_proxy
 from tests.s3.conftest import BUCKET
-from tests.s3.s3_builds import build, fingerprint, toy_teacher, write_data
+from tests.support.small_builds import build, fingerprint
+from tests.support.toy_teachers import toy_teacher
 from tests.torture.record import record, size
 
 NUM_FAULTS = size(full=200, small=12)
@@ -29,15 +30,8 @@ ANY = ("PUT", "GET", "HEAD", "POST")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def wanted(tmp_path_factory, data):
-    path = tmp_path_factory.mktemp("undisturbed") / "store"
-    build(path, data)
-    return fingerprint(path)
+def wanted(undisturbed):
+    return fingerprint(undisturbed)
 
 
 @pytest.fixture(autouse=True)
@@ -169,7 +163,7 @@ def test_an_endpoint_that_ignores_the_condition_is_refused_before_any_work(place
     def erase(path):
         bucket.client.delete_object(Bucket=BUCKET, Key=path.removeprefix(f"/{BUCKET}/"))
 
-    def never():
+    def never(logits):
         pytest.fail("the teacher ran")
 
     proxy.erase = erase
@@ -212,7 +206,7 @@ def test_a_build_outlives_a_killed_server(mortal, place, bucket, data, wanted):
     draw = random.Random(0)
     for turn in range(NUM_KILLS):
         here = f"{place}/{turn}"
-        slowly = toy_teacher(lambda: time.sleep(0.05))
+        slowly = toy_teacher(lambda logits: (time.sleep(0.05), logits)[1])
         with watched(bucket, here), killed_and_revived(mortal, after=draw.uniform(0, 0.8), for_seconds=0.3):
             build(here, data, teacher=slowly)
         assert fingerprint(here) == wanted
@@ -223,7 +217,7 @@ def test_a_build_that_gave_up_on_a_killed_server_is_resumed(mortal, place, bucke
     draw, stopped = random.Random(1), 0
     for turn in range(NUM_KILLS):
         here = f"{place}/{turn}"
-        slowly = toy_teacher(lambda: time.sleep(0.05))
+        slowly = toy_teacher(lambda logits: (time.sleep(0.05), logits)[1])
         with watched(bucket, here):
             with monkeypatch.context() as patched:
                 patched.setattr(object_storage, "RETRY_SECONDS", 0.1)

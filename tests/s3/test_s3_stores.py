@@ -13,28 +13,11 @@ from logitstore.build.thin import thin_store
 from logitstore.errors import InvalidInput, StoreError
 from logitstore.loader import LogitDataset, make_dataloader
 from logitstore.store import create_store, open_store, store_statistics, verify_store
-from tests.s3.s3_builds import StopAt, build, fingerprint, toy_teacher, write_data
+from tests.s3.s3_builds import StopAt
+from tests.support.small_builds import build, fingerprint
 from tests.support.stores import make_store, random_targets
+from tests.support.toy_teachers import toy_teacher
 from tests.torture.record import record, size
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, data):
-    """The same build in a folder."""
-    path = tmp_path_factory.mktemp("undisturbed") / "store"
-    build(path, data)
-    return path
-
-
-@pytest.fixture
-def built(place, data):
-    build(place, data)
-    return place
 
 
 def test_a_build_in_a_bucket_has_the_bytes_of_one_in_a_folder(built, bucket, undisturbed):

@@ -1,12 +1,9 @@
 """Small builds in processes that can be killed, and what their stores must come to."""
 
-import hashlib
-import json
 import os
 import signal
 import sys
 import traceback
-from pathlib import Path
 
 import torch
 
@@ -14,42 +11,7 @@ import logitstore
 from logitstore.build.join import join_build
 from logitstore.errors import StoreError
 from logitstore.store import open_store, verify_store
-from logitstore.teachers import ArrayTeacher
-
-VOCAB_SIZE = 120
-SEQ_LEN = 32
-NUM_SEQUENCES = 40
-#: sequences of a unit
-PER_UNIT = 4
-
-
-def _logits(tokens):
-    before = torch.cat([tokens[:1] * 0, tokens[:-1]])
-    mix = (tokens * 31 + before * 17)[:, None] + torch.arange(VOCAB_SIZE)[None, :] * 7
-    return torch.sin(mix.float()) * 4
-
-
-def toy_teacher():
-    """A causal teacher whose logits depend on two tokens, one sequence at a time."""
-    return ArrayTeacher(lambda tokens: torch.stack([_logits(row) for row in tokens]), vocab_size=VOCAB_SIZE, name="toy")
-
-
-def write_data(folder):
-    """Write token ids for `NUM_SEQUENCES` sequences; return the file."""
-    path = folder / "tokens.jsonl"
-    ids = [(7 * i * i + 3 * i) % 97 for i in range(SEQ_LEN * NUM_SEQUENCES)]
-    path.write_text(json.dumps({"ids": ids}) + "\n")
-    return path
-
-
-def build(store, data):
-    """Build or resume."""
-    from logitstore.build import local
-    from logitstore.build.plan import Plan
-
-    local.make_plan = lambda sequences, tokens: Plan(sequences, PER_UNIT)
-    options = {"tokens_field": "ids", "seq_len": SEQ_LEN, "pack": True, "quiet": True, "resume": True}
-    return logitstore.build(store, teacher=toy_teacher(), data=[data], **options)
+from tests.support.toy_teachers import toy_teacher
 
 
 def join(store):
@@ -82,20 +44,6 @@ def kill(child):
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     return os.WIFSIGNALED(status)
-
-
-def fingerprint(store):
-    """Return a hash of each file that a build decides about; when and where it ran is left out of the manifest."""
-    found = {}
-    for path in sorted(Path(store).rglob("*")):
-        if path.is_file() and path.name != "sealed.json":
-            content = path.read_bytes()
-            if path.name == "manifest.json":
-                manifest = json.loads(content)
-                del manifest["created"]
-                content = json.dumps(manifest).encode()
-            found[path.relative_to(store).as_posix()] = hashlib.sha256(content).hexdigest()
-    return found
 
 
 def check_visible(store):

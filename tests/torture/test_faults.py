@@ -4,14 +4,16 @@ import errno
 import os
 import random
 import sys
+from contextlib import contextmanager
 
 import pytest
 
 from logitstore.errors import LogitstoreError, StoreError
 from logitstore.samplers import Threshold
 from logitstore.store import open_store, verify_store
+from tests.support.small_builds import build, fingerprint, write_data
 from tests.support.stores import make_store
-from tests.torture.builders import build, check_visible, fingerprint, leftovers, write_data
+from tests.torture.builders import check_visible, leftovers
 from tests.torture.record import record, size
 
 #: what the interpreter tells of before it does it
@@ -124,13 +126,42 @@ def finished(tmp_path_factory):
     return path
 
 
-def is_noticed(store, name):
-    """Return whether verify names the place of a damage, or the store is refused."""
+def is_noticed(store):
+    """Return whether verify finds something, or the store is refused."""
     try:
-        findings = verify_store(store)
+        return bool(verify_store(store))
     except StoreError:
         return True
-    return bool(findings)
+
+
+@contextmanager
+def flipped(path, rng):
+    """Let one bit of a file be flipped for a while; yields where."""
+    content = path.read_bytes()
+    damaged, bit = bytearray(content), rng.randrange(8 * len(content))
+    damaged[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(damaged)
+    try:
+        yield path, bit
+    finally:
+        path.write_bytes(content)
+
+
+def contents(sequence):
+    return sequence.tokens.tolist(), sequence.targets.ids.tolist(), sequence.targets.weights.tolist()
+
+
+def read_all(path, stored):
+    """Return how many sequences are refused; the others must be as stored."""
+    store, refused = open_store(path), 0
+    for index, wanted in enumerate(stored):
+        try:
+            found = contents(store[index])
+        except StoreError:
+            refused += 1
+        else:
+            assert found == wanted
+    return refused
 
 
 def files_of(store):
@@ -140,16 +171,8 @@ def files_of(store):
 def test_no_flipped_bit_is_silent(finished):
     rng, files, trials = random.Random(2), files_of(finished), size(full=20_000, small=100)
     for trial in range(trials):
-        path = files[trial % len(files)]
-        content = path.read_bytes()
-        damaged = bytearray(content)
-        bit = rng.randrange(8 * len(content))
-        damaged[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(damaged)
-        try:
-            assert is_noticed(finished, path.name), (path, bit)
-        finally:
-            path.write_bytes(content)
+        with flipped(files[trial % len(files)], rng) as place:
+            assert is_noticed(finished), place
     assert verify_store(finished) == []
     record("one flipped bit", trials, f"0 silent, in {len(files)} files")
 
@@ -160,7 +183,7 @@ def test_no_cut_is_silent(finished):
         content = path.read_bytes()
         for end in range(0, len(content), size(full=64, small=1024)):
             path.write_bytes(content[:end])
-            assert is_noticed(finished, path.name), (path, end)
+            assert is_noticed(finished), (path, end)
             trials += 1
         path.write_bytes(content)
     assert verify_store(finished) == []
@@ -168,25 +191,11 @@ def test_no_cut_is_silent(finished):
 
 
 def test_reading_never_gives_what_was_not_stored(finished):
-    stored = [(s.tokens.tolist(), s.targets.ids.tolist(), s.targets.weights.tolist()) for s in open_store(finished)]
+    stored = [contents(sequence) for sequence in open_store(finished)]
     rng, trials, refused = random.Random(3), size(full=2000, small=60), 0
     files = [path for path in files_of(finished) if path.parent.name == "c"]
     for trial in range(trials):
-        path = files[trial % len(files)]
-        content = path.read_bytes()
-        damaged = bytearray(content)
-        bit = rng.randrange(8 * len(content))
-        damaged[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(damaged)
-        store = open_store(finished)
-        for index, wanted in enumerate(stored):
-            try:
-                sequence = store[index]
-            except StoreError:
-                refused += 1
-                continue
-            found = (sequence.tokens.tolist(), sequence.targets.ids.tolist(), sequence.targets.weights.tolist())
-            assert found == wanted
-        path.write_bytes(content)
+        with flipped(files[trial % len(files)], rng):
+            refused += read_all(finished, stored)
     assert refused >= trials * 0.9
     record("reading after a flipped bit in a shard", trials, "raised, or gave what was stored")

@@ -7,26 +7,19 @@ import subprocess
 import pytest
 
 from logitstore.errors import StoreError
-from tests.torture.builders import build, check_visible, fingerprint, leftovers, write_data
+from tests.support.small_builds import build, fingerprint, write_data
+from tests.support.small_disks import small_disk
+from tests.torture.builders import check_visible, leftovers
 from tests.torture.record import record, size
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command")
-    if done.returncode:
-        pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+def disk(tmp_path):
+    with small_disk(tmp_path / "disk", "2m") as folder:
+        yield folder
 
 
-def test_a_build_on_a_disk_that_fills_up_is_told_so_and_resumes(tmp_path, small_disk, monkeypatch):
+def test_a_build_on_a_disk_that_fills_up_is_told_so_and_resumes(tmp_path, disk, monkeypatch):
     # the projection would refuse most of these disks before anything is built
     monkeypatch.setattr("logitstore.build.pilot._OVERHEAD_BYTES", -(1 << 30))
     data = write_data(tmp_path)
@@ -35,9 +28,9 @@ def test_a_build_on_a_disk_that_fills_up_is_told_so_and_resumes(tmp_path, small_
     needed = sum(path.stat().st_size for path in (tmp_path / "whole").rglob("*") if path.is_file())
     rng, full, trials = random.Random(5), 0, size(full=20, small=4)
     for trial in range(trials):
-        store = small_disk / f"s{trial}"
-        free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
-        ballast = small_disk / "ballast"
+        store = disk / f"s{trial}"
+        free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+        ballast = disk / "ballast"
         ballast.write_bytes(os.urandom(free - rng.randrange(4096, 2 * needed)))
         try:
             build(store, data)

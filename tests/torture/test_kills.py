@@ -7,7 +7,8 @@ import time
 import pytest
 
 from logitstore.store.storage import LocalStorage
-from tests.torture.builders import build, check_visible, fingerprint, in_child, join, kill, leftovers, write_data
+from tests.support.small_builds import build, fingerprint, write_data
+from tests.torture.builders import check_visible, in_child, join, kill, leftovers
 from tests.torture.record import record, size
 
 
