@@ -62,8 +62,8 @@ def command(context: click.Context, /, store: str, join: bool, **options: Any) -
     """Run the teacher over the data once, and write its sparse targets to STORE.
 
     The data is tokenised and packed first, then the teacher runs unit by unit. Any stop, Ctrl-C or a full disk
-    included, loses the unit at work and no more: the same command with --resume goes on. Nobody can open a store that
-    is not finished.
+    included, loses the unit at work and no more: the same command with --resume goes on, and reads the data only to
+    compare its hashes. Nobody can open a store that is not finished.
 
     Several processes may work on one store: --workers starts them here, and --join adds one anywhere that the store's
     folder or bucket can be reached. With --join no data is read, and the teacher is the one that the store names

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from logitstore.build.local import run_build
 from logitstore.build.options import BuildOptions, Follows, Tokenizer
+from logitstore.build.plan import made_by_build
 from logitstore.build.recorded_teacher import TeacherSource
 from logitstore.errors import StoreError
 from logitstore.samplers import sampler_from_dict
@@ -79,7 +80,7 @@ def append_store(
         InvalidInput, TeacherError: as `build`.
     """
     store = open_store(path)
-    if "plan" not in store.manifest or store.manifest.keys() & {"thinned_from", "merged_from"}:
+    if not made_by_build(store.manifest):
         raise StoreError(
             f"{store.path} was not made by a teacher over data files, so there is no saying how to go on with it. Build "
             "another store of the new data.",

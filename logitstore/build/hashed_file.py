@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 from logitstore.store.range_stream import RangeStream
 from logitstore.store.storage import RangeReader
 
 _CHUNK_BYTES = 1 << 20
+
+
+def hash_file(path: Path, advance: Callable[[int], None]) -> str:
+    """Return the SHA-256 of a file, in hexadecimal; `advance` is called with the bytes of each chunk."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            advance(len(chunk))
+    return digest.hexdigest()
 
 
 class HashedFile:

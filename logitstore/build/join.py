@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from logitstore.build.maker import maker_of
-from logitstore.build.plan import plan_of
+from logitstore.build.plan import made_by_build, plan_of
 from logitstore.build.recorded_teacher import TeacherSource
 from logitstore.build.run_units import run_units
 from logitstore.build.unit import Begun
@@ -55,7 +55,7 @@ def join_build(
     manifest = read_manifest(storage)
     if storage.exists(SEALED):
         return open_store(storage)
-    if "plan" not in manifest or manifest.keys() & {"thinned_from", "merged_from"}:
+    if not made_by_build(manifest):
         raise StoreError(
             f"{storage.url} was begun by create_store, thin or merge; only one process can go on with it.",
             kind="not-a-build",

@@ -12,8 +12,8 @@ from logitstore.build.maker import maker_of
 from logitstore.build.options import DEFAULT_SAMPLER, BuildOptions, Follows, Tokenizer
 from logitstore.build.pilot import run_pilot
 from logitstore.build.plan import Plan, make_plan
-from logitstore.build.run_units import run_units
-from logitstore.build.staging import Packing, Staged, stage_data
+from logitstore.build.run_units import is_sealed, run_units, unless_sealed
+from logitstore.build.staging import Packing, Staged, recall_data, stage_data
 from logitstore.build.teacher_source import inspect_source, load_source, packing_of
 from logitstore.build.unit import Begun
 from logitstore.build.workers import check_workers, helpers
@@ -21,9 +21,9 @@ from logitstore.progress import say
 from logitstore.samplers.statistics import check_statistics
 from logitstore.store import Store, open_store
 from logitstore.store.convert import PROBABILITY_BITS, probability_fields
-from logitstore.store.layout import MANIFEST, PLAN, SCAFFOLDING, SEALED
+from logitstore.store.layout import MANIFEST, PLAN, SCAFFOLDING
 from logitstore.store.manifest import check_same_settings, new_manifest, read_manifest, to_bytes
-from logitstore.store.recover import prepare_resume
+from logitstore.store.recover import INTENT, prepare_resume
 from logitstore.store.staging import publish_folder, staging_folder
 from logitstore.store.storage import LocalStorage, Storage, open_storage
 from logitstore.store.writer import committed_units, refuse_existing
@@ -138,7 +138,7 @@ def run_build(storage: Storage, chosen: BuildOptions, follows: Follows | None = 
     info, tokenizer, vocab_size = inspect_source(chosen)
     packing = packing_of(chosen, tokenizer)
     with staging_folder(storage) as folder:
-        staged = stage_data(
+        staged = _recalled(storage, files, chosen) or stage_data(
             folder,
             files,
             packing,
@@ -159,13 +159,14 @@ def run_build(storage: Storage, chosen: BuildOptions, follows: Follows | None = 
         maker = maker_of(manifest, running, chosen.batch_size, chosen.sampler)
         if storage.exists(MANIFEST):
             manifest = _resumed(storage, manifest)
-            if not storage.exists(SEALED):
-                prepare_resume(storage, folder / PLAN)
+            if not is_sealed(storage):
+                with unless_sealed(storage):
+                    prepare_resume(storage, folder / PLAN)
         else:
             run_pilot(chosen, storage, LocalStorage(folder), manifest, maker, staged)
             LocalStorage(folder).create(MANIFEST, to_bytes(manifest))
             publish_folder(folder, storage)
-    if not storage.exists(SEALED):
+    if not is_sealed(storage):
         done = len(committed_units(storage))
         if done:
             say(f"{done} of {plan.num_units} units are committed already.", quiet=chosen.quiet)
@@ -180,6 +181,17 @@ def run_build(storage: Storage, chosen: BuildOptions, follows: Follows | None = 
 def _check_place(storage: Storage, resume: bool) -> None:
     if not (resume and storage.exists(MANIFEST)):
         refuse_existing(storage)
+
+
+def _recalled(storage: Storage, files: list[Path], chosen: BuildOptions) -> Staged | None:
+    """Return what pass 0 found, where it need not be run again: the plan is there, or no longer needed."""
+    if not storage.exists(MANIFEST):
+        return None
+    # a repair that was cut off may be about to remove the plan
+    has_plan = storage.exists(PLAN) and not storage.exists(INTENT)
+    if not (has_plan or is_sealed(storage)):
+        return None
+    return recall_data(read_manifest(storage), files, quiet=chosen.quiet)
 
 
 def _manifest(

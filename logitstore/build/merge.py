@@ -49,14 +49,7 @@ class Merger:
             **origin_of(self.sources),
             sequences_per_shard=max(source.manifest["sequences_per_shard"] for source in self.sources),
             seed=seeds.pop() if len(seeds) == 1 else None,
-            merged_from=[
-                {
-                    "manifest_sha256": source.manifest_sha256,
-                    "sequences": len(source),
-                    "seed": source.manifest.get("seed"),
-                }
-                for source in self.sources
-            ],
+            merged_from=[_record_of(source) for source in self.sources],
         )
 
     def sequence(self, index: int) -> tuple[SequenceArrays, NDArray[np.int32]]:
@@ -77,7 +70,8 @@ def merge_stores(
 
     The stores have the same teacher, tokenizer, sampler and packing; data and seed may differ. What was stored is kept
     exactly; it is encoded anew, with a frequency table that is fitted to all of it. `merged_from` in the manifest lists
-    {manifest_sha256, sequences, seed} of each. Work is committed shard by shard, as in a build.
+    {manifest_sha256, sequences, seed} of each, and its own `merged_from` where it was merged itself. Work is committed
+    shard by shard, as in a build.
 
     Args:
         paths: two sealed stores or more.
@@ -99,6 +93,17 @@ def merge_stores(
     for source in sources[1:]:
         check_same_settings(source.storage, _common(source), first)
     return derive_store(open_storage(out), Merger(sources), resume=resume, quiet=quiet)
+
+
+def _record_of(source: Store) -> dict[str, Any]:
+    """Return what the merged store's manifest says of one that it is made of: enough to draw its targets again."""
+    manifest = source.manifest
+    record = {
+        "manifest_sha256": source.manifest_sha256,
+        "sequences": len(source),
+        "seed": manifest.get("seed"),
+    }
+    return record | ({"merged_from": manifest["merged_from"]} if "merged_from" in manifest else {})
 
 
 def _common(store: Store) -> dict[str, Any]:

@@ -47,6 +47,11 @@ def plan_of(manifest: Mapping[str, Any]) -> Plan:
     return Plan(manifest["plan"]["sequences"], manifest["sequences_per_shard"])
 
 
+def made_by_build(manifest: Mapping[str, Any]) -> bool:
+    """Return whether a teacher over data files made the store, or is to make it; not `create_store`, thin or merge."""
+    return "plan" in manifest and not manifest.keys() & {"thinned_from", "merged_from"}
+
+
 def evenly_spread(num_sequences: int, count: int) -> list[int]:
     """Return `count` sequences, ascending: all are cut into runs of equal length, and each run's middle one is taken."""
     return [(2 * run + 1) * num_sequences // (2 * count) for run in range(count)]

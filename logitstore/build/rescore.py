@@ -105,7 +105,7 @@ def rescore_store(
     name = str(provenance.get("id")) if named else str(provenance.get("id", type(running).__name__))
     tolerance = TOLERANCES[_coarser(store.manifest, provenance)]
     is_sample = isinstance(redraw.sampler, RandomSampling | Threshold)
-    known_seed = redraw.seed if is_sample else None
+    drawn_with = redraw.drawn_with if is_sample else None
     findings = _differences(store, running, tokenizer, name)
     scores: list[Score] = []
     if running.logits_width == store.manifest["vocab_size"]:
@@ -113,11 +113,11 @@ def rescore_store(
         running.check_seq_len(max(int(store.sequence_lengths[index]) for index in indexes))
         scorer = _Scorer(store, redraw, tolerance, seed)
         scores = list(_scores(scorer, running, indexes, batch_size, quiet=quiet))
-        judge = Judge(tolerance, deviation_bound(redraw), len(scores), known_seed)
+        judge = Judge(tolerance, deviation_bound(redraw), len(scores), drawn_with)
         findings += judge.findings(scores)
     recorded = store.manifest.get("teacher")
     differing = _differing(recorded if isinstance(recorded, dict) else {}, provenance)
-    return Rescore(name, scores, findings, differing, deviation_bound(redraw), known_seed, is_sample)
+    return Rescore(name, scores, findings, differing, deviation_bound(redraw), drawn_with, is_sample)
 
 
 def chosen_sequences(num_sequences: int, fraction: float, seed: int) -> list[int]:

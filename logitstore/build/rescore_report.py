@@ -91,13 +91,13 @@ class Judge:
         tolerance: what the teacher's dtype lets differ.
         bound: see `deviation_bound`.
         num_sequences: sequences that are judged, beside their total.
-        seed: the seed the store records; None where it records none, or the sampler uses none.
+        drawn_with: the seed that the store records, in words; None where it records none, or the sampler uses none.
     """
 
     tolerance: Tolerance
     bound: float
     num_sequences: int
-    seed: int | None
+    drawn_with: str | None
 
     def findings(self, scores: Sequence[Score]) -> list[Finding]:
         """Return what is wrong with all sequences together, or else with single ones."""
@@ -140,10 +140,10 @@ class Judge:
     def _faults_of_seed(self, score: Score) -> tuple[str, str] | None:
         """Return what is wrong with entries of the right distribution that another seed drew."""
         is_telling = score.by_seed + score.by_chance >= _LEAST_TELLING
-        if self.seed is None or not is_telling or score.by_seed > 2 * score.by_chance:
+        if self.drawn_with is None or not is_telling or score.by_seed > 2 * score.by_chance:
             return None
         text = (
-            f"the entries are this teacher's, but not drawn with seed {self.seed}, which the manifest records: "
+            f"the entries are this teacher's, but not drawn with {self.drawn_with}, as the manifest records: "
             f"{score.by_seed} positions are more like that draw, {score.by_chance} more like that of another seed."
         )
         return "seed-disagrees", text
@@ -151,10 +151,14 @@ class Judge:
     def _faults_of_draw(self, score: Score) -> tuple[str, str] | None:
         """Return what is wrong with entries that the right seed drew from a distribution that is nearly right."""
         least, others = self.tolerance.identical, score.positions - score.identical
-        if self.seed is None or least is None or not _are_many(others, score.positions, max(_share(score), 1 - least)):
+        if (
+            self.drawn_with is None
+            or least is None
+            or not _are_many(others, score.positions, max(_share(score), 1 - least))
+        ):
             return None
         text = (
-            f"only {_percent(score.identical, score.positions)} of the positions have the entries that seed {self.seed} "
+            f"only {_percent(score.identical, score.positions)} of the positions have the entries that {self.drawn_with} "
             "draws. The teacher is like the store's, but not the same: another revision?"
         )
         return "teacher-disagrees", text
@@ -170,7 +174,7 @@ class Rescore:
         findings: what is wrong; nothing, where the list is empty.
         differing: fields of the teacher's provenance that are not as recorded, with both values.
         bound: see `deviation_bound`.
-        seed: the seed the store records, where its draw can be repeated.
+        drawn_with: the seed that the store records, in words, where its draw can be repeated.
         is_sample: the sampler is an unbiased one.
     """
 
@@ -179,7 +183,7 @@ class Rescore:
     findings: list[Finding]
     differing: dict[str, list[Any]]
     bound: float
-    seed: int | None
+    drawn_with: str | None
     is_sample: bool
 
     @property
@@ -195,8 +199,8 @@ class Rescore:
             return f"{self.teacher} was not run: it cannot be the store's teacher."
         ran = f"{self.teacher} ran again over {len(self.scores)} sequences ({total.positions} positions)"
         parts = []
-        if self.seed is not None or not self.is_sample:
-            what = f"the entries that seed {self.seed} draws" if self.is_sample else "its entries"
+        if self.drawn_with is not None or not self.is_sample:
+            what = f"the entries that {self.drawn_with} draws" if self.is_sample else "its entries"
             parts.append(f"{_percent(total.identical, total.positions)} of them have {what}")
         if self.is_sample:
             mean = total.deviation / max(total.positions, 1)
@@ -211,7 +215,7 @@ class Rescore:
         """Return the result as JSON."""
         total = self.total
         positions = max(total.positions, 1)
-        drawn = self.seed is not None or not self.is_sample
+        drawn = self.drawn_with is not None or not self.is_sample
         return {
             "teacher": self.teacher,
             "sequences": [score.sequence for score in self.scores],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -51,22 +53,11 @@ def _run(store: Begun, claim: Claim, claims: Claims, maker: TargetMaker, progres
         progress.advance(positions, note=writer.note)
 
     try:
-        run_unit(store, claim.unit, maker, on_sequence)
+        with unless_sealed(store.storage):
+            run_unit(store, claim.unit, maker, on_sequence)
     except _OvertakenError:
-        progress.advance(_tokens_of(store, claim.unit) - done)
-    except StoreError:
-        # what a unit needs goes away when another process seals the store
-        if not is_sealed(store.storage):
-            raise
-
-
-def _tokens_of(store: Begun, unit: int) -> int:
-    try:
-        return _num_tokens(store.storage, unit)
-    except StoreError:
-        if not is_sealed(store.storage):
-            raise
-        return 0
+        with unless_sealed(store.storage):
+            progress.advance(_num_tokens(store.storage, claim.unit) - done)
 
 
 class _Committed:
@@ -80,12 +71,10 @@ class _Committed:
         """Return the tokens of units that others have committed since the last call."""
         new = [unit for unit in committed_units(self._storage) if unit not in self.units]
         self.units.update(new)
-        try:
-            return sum(_num_tokens(self._storage, unit) for unit in new)
-        except StoreError:
-            if not is_sealed(self._storage):
-                raise
-            return 0
+        found: list[int] = []
+        with unless_sealed(self._storage):
+            found = [_num_tokens(self._storage, unit) for unit in new]
+        return sum(found)
 
 
 def _num_tokens(storage: Storage, unit: int) -> int:
@@ -97,12 +86,19 @@ def is_sealed(storage: Storage) -> bool:
     return storage.exists(SEALED)
 
 
-def seal(storage: Storage, manifest: dict[str, Any], num_units: int) -> None:
-    """Seal the store, if no other process does it first."""
+@contextmanager
+def unless_sealed(storage: Storage) -> Iterator[None]:
+    """Do what is within; an error is none if another process has sealed the store, as then what it needs goes away."""
     try:
-        if not is_sealed(storage):
-            seal_store(storage, manifest, num_units)
+        yield
     except StoreError:
         if not is_sealed(storage):
             raise
+
+
+def seal(storage: Storage, manifest: dict[str, Any], num_units: int) -> None:
+    """Seal the store, if no other process does it first."""
+    if not is_sealed(storage):
+        with unless_sealed(storage):
+            seal_store(storage, manifest, num_units)
     storage.remove_below(SCAFFOLDING)

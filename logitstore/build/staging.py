@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitstore.build.documents import DocumentReader
+from logitstore.build.hashed_file import hash_file
 from logitstore.build.packing import PackedSequence, pack_documents
+from logitstore.build.plan import made_by_build
 from logitstore.build.tokenize import Encode, encode_documents
 from logitstore.progress import Progress
 from logitstore.store.layout import PLAN
@@ -37,7 +40,7 @@ class Staged:
     Attributes:
         data: each data file's name, size, hash and documents, as the manifest records them.
         totals: sequences and tokens.
-        longest: tokens of the longest sequence.
+        longest: tokens of the longest sequence; 0 where it is known that the teacher can read all of them.
         tokens_sha256: one hash over all sequences, their lengths and document starts.
         empty_documents: documents that were left out, as they have no text.
     """
@@ -89,6 +92,32 @@ def stage_data(
     data = [file.to_dict() for file in reader.files]
     empty = sum(file.empty_documents for file in reader.files)
     return Staged(data, totals, counter.longest, counter.hash.hexdigest(), empty)
+
+
+def recall_data(stored: Mapping[str, Any], files: list[Path], *, quiet: bool) -> Staged | None:
+    """Return what pass 0 of a store found, if it read these very files; None where it must be run again.
+
+    Only data is compared here, by its hashes: tokenizer and packing are fields of the manifest themselves.
+
+    Args:
+        stored: the manifest of the store.
+        files: the data files named now, in order.
+        quiet: no progress on stderr.
+    """
+    if not made_by_build(stored):
+        return None
+    data, plan = stored["data"], stored["plan"]
+    # files after the one in which the limit was reached were never opened
+    stopped_early = plan["tokens"] == stored["packing"]["limit_tokens"]
+    if len(files) < len(data) or (len(files) > len(data) and not stopped_early):
+        return None
+    pairs = list(zip(files, data, strict=False))
+    with suppress(OSError):  # pass 0 says what is wrong with a file
+        if all(path.stat().st_size == record["bytes"] for path, record in pairs):
+            with Progress("comparing data", sum(record["bytes"] for record in data), unit="bytes", quiet=quiet) as bar:
+                if all(hash_file(path, bar.advance) == record["sha256"] for path, record in pairs):
+                    return Staged(data, PlanTotals(plan["sequences"], plan["tokens"]), 0, plan["tokens_sha256"], 0)
+    return None
 
 
 class _Counter:

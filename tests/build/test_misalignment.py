@@ -127,10 +127,10 @@ def reordered(place):
 #: what is asked for on resume, and the fields that the refusal must name
 RESUMED = {
     "another revision": ({"teacher": "revision"}, [], ["teacher.weights_sha256"]),
-    "another tokenizer": ({"teacher": "tokenizer"}, [], ["tokenizer_sha256", "plan.tokens_sha256"]),
+    "another tokenizer": ({"teacher": "tokenizer"}, [], ["tokenizer_sha256"]),
     "a padded vocabulary": ({"teacher": "padded"}, [], ["vocab_size", "teacher.logits_width"]),
     "another seed": ({}, ["--seed", "1"], ["seed"]),
-    "another packing length": ({}, ["--seq-len", "32"], ["packing.seq_len", "plan.sequences"]),
+    "another packing length": ({}, ["--seq-len", "32"], ["packing.seq_len"]),
     "a reordered data file": ({"data": reordered}, [], ["data.0.sha256", "plan.tokens_sha256"]),
     "half precision": ({}, ["--dtype", "bfloat16"], ["teacher.dtype", "teacher.weights_sha256"]),
 }

@@ -194,15 +194,34 @@ def test_thinnings_are_drawn_again_from_their_recorded_seeds(tmp_path, sampler):
         assert wrong.total.z < -10
 
 
-def test_merged_stores_are_judged_by_all_but_the_seed(tmp_path):
-    """Their sequences were drawn under other numbers than they have now."""
-    sampler = Threshold(20)
-    paths = [
-        make_scored_store(tmp_path / name, sampler, length=length, wrong=None, drawn_with=4)
-        for name, length in (("a", 100), ("b", 120))
-    ]
+@pytest.mark.parametrize("sampler", [Threshold(20), RandomSampling(20)], ids=str)
+def test_merged_stores_are_drawn_again_under_the_numbers_their_sequences_had(tmp_path, sampler):
+    """Merged twice, and thinned afterwards; 12 sequences of 3 seeds."""
+    for name, seed, length in (("a", 4, 100), ("b", 5, 120), ("c", 6, 110)):
+        make_scored_store(tmp_path / name, sampler, seed=seed, length=length)
+    merge_stores([tmp_path / "a", tmp_path / "b"], tmp_path / "ab", quiet=True)
+    merge_stores([tmp_path / "c", tmp_path / "ab"], tmp_path / "cab", quiet=True)
+    thin_store(tmp_path / "cab", tmp_path / "cab9", draws=9, seed=3, quiet=True)
+    for name in ("ab", "cab", "cab9"):
+        result = rescore(tmp_path / name)
+        assert result.findings == [], name
+        assert result.to_dict()["identical_share"] == 1.0, name
+    assert "seed 4 or seed 5 or seed 6 draws" in result.verdict
+    assert rescore(tmp_path / "cab9", teacher=toy_teacher(twist=0.8)).total.z < -8
+
+
+def test_another_seed_in_one_of_the_merged_stores_is_found(tmp_path):
+    paths = [make_scored_store(tmp_path / "a", Threshold(20), length=100)]
+    paths.append(make_scored_store(tmp_path / "b", Threshold(20), length=120, drawn_with=7, wrong=None))
+    merge_stores(paths, tmp_path / "m", quiet=True)
+    found = [(finding.kind, finding.where) for finding in rescore(tmp_path / "m").findings]
+    assert found == [("seed-disagrees", f"sequence {index}") for index in range(4, 8)]
+
+
+def test_a_merged_store_with_an_unknown_seed_is_judged_without(tmp_path):
+    paths = [make_scored_store(tmp_path / "a", Threshold(20), length=100)]
+    paths.append(make_scored_store(tmp_path / "b", Threshold(20), seed=None, drawn_with=7, wrong=None))
     merge_stores(paths, tmp_path / "m", quiet=True)
     result = rescore(tmp_path / "m")
     assert result.findings == []
     assert result.to_dict()["identical_share"] is None
-    assert rescore(tmp_path / "m", teacher=toy_teacher(twist=0.8)).total.z < -8
