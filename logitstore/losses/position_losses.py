@@ -4,13 +4,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from logitstore.losses.entries import Entries
 from logitstore.losses.options import LossOptions
 from logitstore.losses.positions import Positions
-from logitstore.losses.select_lse_reference import IGNORED_LABEL, SelectLse
+from logitstore.losses.select_lse_reference import IGNORED_LABEL, SelectLse, sum_by_position
 
 #: below this share of the student's mass in the tail, its logarithm is replaced by its tangent: 1 - sum q cancels there
 TAIL_FLOOR = 1e-4
@@ -73,14 +75,39 @@ def log_of_tail(tail: Tensor) -> Tensor:
 
 
 def _distilled(found: SelectLse, entries: Entries, options: LossOptions) -> Tensor:
-    # an entry of weight 0 adds nothing, also where q is 0 and its logit -inf
-    weighted = torch.where(entries.weights == 0, 0.0, entries.weights * found.selected)
     total = entries.sums(entries.weights)
-    losses = total * found.lse - entries.sums(weighted) / options.temperature
+    weighted = _weighted_sums(found.selected, entries)
+    losses = total * found.lse - weighted / options.temperature
     if options.missing_mass == "tail":
         missing = (1 - total).clamp(min=0)
         losses = losses - missing * log_of_tail(1 - _kept_mass(found, entries))
     return losses
+
+
+def _weighted_sums(values: Tensor, entries: Entries) -> Tensor:
+    """Return the sums over each position's entries of weight * value, [T], of values [E].
+
+    An entry of weight 0 adds nothing, also where q is 0 and its logit -inf.
+    """
+    if torch.compiler.is_compiling():  # fuses this itself
+        return entries.sums(torch.where(entries.weights == 0, 0.0, entries.weights * values))
+    sums: Tensor = _WeightedSums.apply(values, entries.weights, entries.offsets)  # type: ignore[no-untyped-call]
+    return sums
+
+
+class _WeightedSums(torch.autograd.Function):
+    """The same with one fresh [E] tensor each way: on a CPU the pages of three more cost as much as all entries do."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
+        ctx.save_for_backward(weights, offsets)
+        return sum_by_position((weights * values).masked_fill_(weights == 0, 0.0), offsets)
+
+    @staticmethod
+    def backward(ctx: Any, d_sums: Tensor) -> tuple[Tensor, None, None]:
+        weights, offsets = ctx.saved_tensors
+        d_values = torch.repeat_interleave(d_sums, offsets.diff(), output_size=len(weights))
+        return d_values.mul_(weights), None, None
 
 
 def _distilled_gradients(found: SelectLse, entries: Entries, options: LossOptions, d: Tensor) -> tuple[Tensor, Tensor]:
