@@ -16,6 +16,7 @@ from logitstore.errors import StoreError
 from logitstore.samplers import sampler_from_dict
 from logitstore.store import Store, open_store
 from logitstore.store.layout import MANIFEST, generation_name
+from logitstore.store.storage import open_storage
 from logitstore.teachers import Teacher
 
 
@@ -79,7 +80,7 @@ def append_store(
             is another one; "exists", an append is unfinished and `resume` is not set; as `build` otherwise.
         InvalidInput, TeacherError: as `build`.
     """
-    store = open_store(path)
+    store = Store(open_storage(path), to_go_on=True)
     if not made_by_build(store.manifest):
         raise StoreError(
             f"{store.path} was not made by a teacher over data files, so there is no saying how to go on with it. Build "

@@ -88,8 +88,12 @@ class Generation:
         return reader
 
 
-def read_generations(storage: Storage) -> list[Generation]:
+def read_generations(storage: Storage, *, to_go_on: bool = False) -> list[Generation]:
     """Return all sealed generations of a store, the first one first.
+
+    Args:
+        storage: the store.
+        to_go_on: whether those before one that lost its seal are wanted, to make that one anew.
 
     Raises:
         StoreError: as `open_store`.
@@ -104,7 +108,23 @@ def read_generations(storage: Storage) -> list[Generation]:
                 kind="alignment-mismatch",
             )
         found.append(generation)
+    if not to_go_on:
+        _check_none_is_missing(storage, len(found))
     return found
+
+
+def _check_none_is_missing(storage: Storage, number: int) -> None:
+    """Raise StoreError where generation `number`, which has no seal, must have had one; an append may be at work on it."""
+    this, after = (storage.below(layout.generation_name(each)) for each in (number, number + 1))
+    # a plan is there from the manifest's first moment to the seal
+    was_sealed = this.exists(layout.MANIFEST) and not this.exists(layout.PLAN)
+    if (was_sealed or after.exists(layout.SEALED)) and not this.exists(layout.SEALED):
+        raise StoreError(
+            f"{this.url}, which was appended, has lost its {layout.SEALED}, or was repaired: without it the store would "
+            "be a smaller one. `logitstore repair` keeps what is whole of it, and `logitstore append ... --resume` with "
+            "the same data makes the rest.",
+            kind="not-sealed",
+        )
 
 
 def check_file(storage: Storage, name: str, sha256: Any) -> None:

@@ -55,10 +55,10 @@ class Store:
         manifest: what it was made from, and under "sealed" what it came to, with the totals of all generations.
     """
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, *, to_go_on: bool = False) -> None:
         self.path: Path | str = storage.root if isinstance(storage, LocalStorage) else storage.url
         self.storage = storage
-        self.generations = read_generations(storage)
+        self.generations = read_generations(storage, to_go_on=to_go_on)
         sealed = [generation.manifest["sealed"] for generation in self.generations]
         totals = {
             name: (max if name == "max_id" else sum)(part["totals"][name] for part in sealed)

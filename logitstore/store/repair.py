@@ -33,14 +33,16 @@ class DroppedUnit:
     """A unit that has to be made again.
 
     Attributes:
-        unit: its number.
-        first_sequence: the first of its sequences.
+        unit: its number in its generation.
+        first_sequence: the first of its sequences, as the store counts them.
         reason: what was wrong with it.
+        generation: 0 for the store as it was built, above for what was appended.
     """
 
     unit: int
     first_sequence: int
     reason: str
+    generation: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,48 +84,66 @@ def repair_store(path: str | os.PathLike[str], *, dry_run: bool = False) -> Repa
         StoreError: kind "not-a-store"; "cannot-repair", saying what can be done; "unreadable", "unwritable".
     """
     storage = open_storage(path)
-    if not dry_run and storage.exists(INTENT):
-        _finish_earlier(storage)
-    found = []
-    for prefix, generation in _generations(storage):
-        stored = _read_manifest(generation)
-        damage = find_damage(generation, stored, _read_table(generation))
-        if prefix and not damage.is_sealed:
-            raise StoreError(
-                f"{generation.url}, which was appended, is damaged. It is repaired whole: without its seal readers "
-                "would take the store for a smaller one. Remove its folder and those after it, and append again.",
-                kind="cannot-repair",
-            )
-        found.append((prefix, generation, stored, damage))
     if not dry_run:
-        for _, generation, stored, damage in found:
-            _carry_out(generation, stored, damage)
-    _, _, stored, damage = found[0]
-    is_sealed = damage.is_sealed or damage.is_whole
-    per_shard = stored["sequences_per_shard"]
-    units = tuple(DroppedUnit(unit, unit * per_shard, reason) for unit, reason in sorted(damage.dropped.items()))
+        for _, place in _generations(storage):
+            _finish_earlier(place)
+    found = []
+    for number, place in _generations(storage):
+        stored = _read_manifest(place)
+        found.append(_Examined(number, place, stored, find_damage(place, stored, _read_table(place))))
+    if not dry_run:
+        # while one that was appended has no seal, the store cannot be opened: none is taken for all there is
+        for one in reversed(found):
+            _carry_out(one.storage, one.stored, one.damage)
+    open_ones = [one for one in found if not one.is_sealed]
     return Repair(
-        units=units,
-        removed={f"{prefix}{name}": reason for prefix, _, _, one in found for name, reason in one.removed.items()},
-        restored=tuple(f"{prefix}{name}" for prefix, _, _, one in found for name in one.restored),
-        is_sealed=is_sealed,
-        next_step="" if is_sealed else _next_step(storage, stored, damage),
+        units=tuple(unit for one in found for unit in one.dropped),
+        removed={f"{one.prefix}{name}": reason for one in found for name, reason in one.damage.removed.items()},
+        restored=tuple(f"{one.prefix}{name}" for one in found for name in one.damage.restored),
+        is_sealed=not open_ones,
+        next_step=", then by ".join(_next_step(storage, one) for one in open_ones),
     )
 
 
+@dataclass(frozen=True)
+class _Examined:
+    """A generation, its manifest, and what is wrong with it."""
+
+    number: int
+    storage: Storage
+    stored: Mapping[str, Any]
+    damage: Damage
+
+    @property
+    def prefix(self) -> str:
+        return f"{layout.generation_name(self.number)}/" if self.number else ""
+
+    @property
+    def is_sealed(self) -> bool:
+        return self.damage.is_sealed or self.damage.is_whole
+
+    @property
+    def dropped(self) -> Iterator[DroppedUnit]:
+        first, per_shard = self.stored.get("first_sequence", 0), self.stored["sequences_per_shard"]
+        for unit, reason in sorted(self.damage.dropped.items()):
+            yield DroppedUnit(unit, first + unit * per_shard, reason, self.number)
+
+
 def _finish_earlier(storage: Storage) -> None:
+    if not storage.exists(INTENT):
+        return
     if storage.exists(layout.SEALED):
         storage.remove([INTENT])  # nothing was removed yet, and the store may have been mended since
     else:
         finish_repair(storage)
 
 
-def _generations(storage: Storage) -> Iterator[tuple[str, Storage]]:
-    """Yield the store as it was built, and what was appended and sealed, each with the folder before its names."""
-    yield "", storage
+def _generations(storage: Storage) -> Iterator[tuple[int, Storage]]:
+    """Yield the store as it was built, and what was or is being appended, with their numbers."""
+    yield 0, storage
     number = 1
-    while (later := storage.below(layout.generation_name(number))).exists(layout.SEALED):
-        yield f"{layout.generation_name(number)}/", later
+    while (later := storage.below(layout.generation_name(number))).exists(layout.MANIFEST):
+        yield number, later
         number += 1
 
 
@@ -189,11 +209,14 @@ def _is_planned(stored: Mapping[str, Any]) -> bool:
     return "plan" in stored or any(field in stored for field in _DERIVED.values())
 
 
-def _next_step(storage: Storage, stored: Mapping[str, Any], damage: Damage) -> str:
+def _next_step(storage: Storage, one: _Examined) -> str:
+    stored = one.stored
+    if one.number:
+        return f"`logitstore append {storage.url} ... --resume`, with the data of {one.prefix}"
     made_by = [command for command, field in _DERIVED.items() if field in stored]
     if made_by:
         return f"the `logitstore {' or '.join(made_by)}` that made it, with --resume"
     if _is_planned(stored):
         return f"`logitstore build {storage.url} ... --resume`, with the options and the data it was built with"
-    sequence = len(_in_reach(stored, damage)) * stored["sequences_per_shard"]
+    sequence = len(_in_reach(stored, one.damage)) * stored["sequences_per_shard"]
     return f"create_store({storage.url!r}, ..., resume=True), and append the sequences from {sequence} on"

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from logitstore.build.append import append_store
 from logitstore.build.merge import merge_stores
 from logitstore.build.thin import thin_store
 from logitstore.errors import StoreError
@@ -19,7 +18,6 @@ from logitstore.store.writer import UnitWriter
 from tests.build.repairable_stores import (
     build_units_of_four,
     copy,
-    counting_teacher,
     files_of,
     flip,
     make_whole,
@@ -27,7 +25,7 @@ from tests.build.repairable_stores import (
     shard,
 )
 from tests.support.stores import random_targets
-from tests.support.toy_teachers import ByteTokenizer, rows_after
+from tests.support.toy_teachers import rows_after
 
 
 @pytest.fixture(scope="module")
@@ -178,37 +176,6 @@ def test_a_merged_store_is_repaired_and_merged_again(made, tmp_path):
     assert repair_store(tmp_path / "m").next_step == "the `logitstore merge` that made it, with --resume"
     merge_stores(sources, tmp_path / "m", resume=True, quiet=True)
     assert files_of(tmp_path / "m") == whole
-
-
-def test_damage_in_what_was_appended_is_refused_and_repaired_in_place_where_it_can_be(made, store):
-    teacher = counting_teacher([])
-    append_store(store, data=[made / "text.txt"], teacher=teacher, tokenizer=ByteTokenizer(), quiet=True)
-    whole, later = files_of(store), store / "generations" / "0001"
-    (later / "zarr.json").unlink()
-    (later / "stray").write_text("x")
-    repair = repair_store(store)
-    assert (repair.restored, list(repair.removed)) == (("generations/0001/zarr.json",), ["generations/0001/stray"])
-    assert files_of(store) == whole
-    flip(shard(later, 0), 40)
-    before = files_of(store)
-    with pytest.raises(StoreError, match="Remove its folder and those after it, and append again") as caught:
-        repair_store(store)
-    assert caught.value.kind == "cannot-repair"
-    assert files_of(store) == before
-
-
-def test_what_was_appended_stays_while_the_first_part_is_made_again(made, store):
-    teacher = counting_teacher([])
-    append_store(store, data=[made / "text.txt"], teacher=teacher, tokenizer=ByteTokenizer(), quiet=True)
-    whole = files_of(store)
-    flip(shard(store, 2), 40)
-    assert [unit.unit for unit in repair_store(store).units] == [2]
-    with pytest.raises(StoreError, match="unfinished"):
-        open_store(store)
-    calls = []
-    assert len(resume(made, store, calls=calls).generations) == 2
-    assert len(calls) == 4
-    assert files_of(store) == whole
 
 
 def append_all(path, tokens, targets, **options):
