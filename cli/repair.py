@@ -22,8 +22,9 @@ def command(store: str, dry_run: bool, as_json: bool) -> None:
     """Drop the damaged and missing shards of STORE, and files that do not belong there.
 
     The store is unfinished then, and `logitstore build STORE ... --resume` makes just these shards again, to the same
-    bytes. Nothing is dropped of a store that `logitstore verify` calls clean. No other process may work on STORE
-    meanwhile. A damaged manifest or frequency table cannot be repaired, as everything else depends on it.
+    bytes; for what was appended `logitstore append` does. Nothing is dropped of a store that `logitstore verify` calls
+    clean. No other process may work on STORE meanwhile. A damaged manifest or frequency table cannot be repaired, as
+    everything else depends on it.
     """
     from logitstore.store.repair import repair_store
 
@@ -33,7 +34,8 @@ def command(store: str, dry_run: bool, as_json: bool) -> None:
         return
     would = "would be " if dry_run else ""
     for unit in done.units:
-        click.echo(f"unit {unit.unit} (sequences from {unit.first_sequence} on) {would}dropped: {unit.reason}")
+        of = f" of generation {unit.generation}" if unit.generation else ""
+        click.echo(f"unit {unit.unit}{of} (sequences from {unit.first_sequence} on) {would}dropped: {unit.reason}")
     for name, reason in done.removed.items():
         click.echo(f"{name} {would}removed: {reason}")
     for name in done.restored:

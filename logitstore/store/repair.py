@@ -69,12 +69,15 @@ class Repair:
 
 
 def repair_store(path: str | os.PathLike[str], *, dry_run: bool = False) -> Repair:
-    """Drop what is damaged or missing of a store, and what does not belong there. Nothing else may work on it meanwhile.
+    """Drop what is damaged or missing of a store, and what does not belong there.
+
+    Nothing else may work on the store meanwhile.
 
     Damaged shards and their records go, whole units at a time; the store is unfinished then, and the call that made it
     makes just them again (`Repair.next_step`), to the same bytes. What follows from the rest, such as Zarr's metadata
-    or a seal over units that are all there, is written anew. A manifest or a frequency table that is damaged cannot be:
-    everything else depends on them.
+    or a seal over units that are all there, is written anew. What was appended is treated in the same way; while one of
+    its generations waits to be made again the store cannot be opened, as it would be a smaller one. A manifest or a
+    frequency table that is damaged cannot be repaired: everything else depends on them.
 
     Args:
         path: the store's folder or address, finished or not.

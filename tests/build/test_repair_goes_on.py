@@ -6,7 +6,6 @@ import pytest
 
 from logitstore.build.merge import merge_stores
 from logitstore.build.thin import thin_store
-from logitstore.errors import StoreError
 from logitstore.samplers import RandomSampling, Threshold
 from logitstore.store import create_store, open_store, verify_store
 from logitstore.store.frequency_table import read_store_table
