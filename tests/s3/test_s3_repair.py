@@ -87,4 +87,3 @@ def test_a_repair_that_is_stopped_leaves_a_store_as_before_or_one_to_resume(buil
         build(built, data)
         assert bucket.contents(built) == whole, f"request {stops}: {stop.made[-1]}"
     assert {"create", "remove"} <= {operation for operation, _ in stop.made}
-
