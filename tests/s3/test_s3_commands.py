@@ -41,7 +41,7 @@ def test_data_is_appended_in_a_bucket(built, data, tmp_path, monkeypatch):
     build(tmp_path / "here", data)
     before = open_store(built)
     append(tmp_path / "here", data)
-    for nth in (30, 70):
+    for nth in (30, 40):  # requests: before the first unit, and in the middle of what is left then
         with monkeypatch.context() as patched:
             StopAt(patched, nth, after=True)
             with pytest.raises(KeyboardInterrupt):
