@@ -96,7 +96,7 @@ def _weighted_sums(values: Tensor, entries: Entries) -> Tensor:
 
 
 class _WeightedSums(torch.autograd.Function):
-    """The same with one fresh [E] tensor each way: on a CPU the pages of three more cost as much as all entries do."""
+    """The same with one fresh [E] tensor each way: on a CPU fresh pages are half of what entries cost."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
