@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from logitstore.store.manifest import DERIVED
+
 #: a build has about this many units, within the bounds below
 _WANTED_UNITS = 64
 #: tokens of a unit: no less, so that shards are worth a file each; no more, so that a stop loses minutes, not hours
@@ -49,7 +51,7 @@ def plan_of(manifest: Mapping[str, Any]) -> Plan:
 
 def made_by_build(manifest: Mapping[str, Any]) -> bool:
     """Return whether a teacher over data files made the store, or is to make it; not `create_store`, thin or merge."""
-    return "plan" in manifest and not manifest.keys() & {"thinned_from", "merged_from"}
+    return "plan" in manifest and not manifest.keys() & set(DERIVED.values())
 
 
 def evenly_spread(num_sequences: int, count: int) -> list[int]:

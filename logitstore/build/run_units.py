@@ -101,4 +101,5 @@ def seal(storage: Storage, manifest: dict[str, Any], num_units: int) -> None:
     if not is_sealed(storage):
         with unless_sealed(storage):
             seal_store(storage, manifest, num_units)
-    storage.remove_below(SCAFFOLDING)
+            return
+    storage.remove_below(SCAFFOLDING)  # what this process left there since

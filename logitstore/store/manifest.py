@@ -15,6 +15,9 @@ from logitstore.store.storage import Storage
 
 MAX_VOCAB_SIZE = 1 << 20
 
+#: commands that make stores of stores, and the field that says so in what they make
+DERIVED = {"thin": "thinned_from", "merge": "merged_from"}
+
 #: fields that say where or when, and cannot change a byte of any sequence
 _INFORMATION = ("created", "versions", "teacher.id", "teacher.gguf_file", "teacher.device")
 _PACKAGES = ("logitstore", "torch", "numpy", "zarr", "pcodec", "numba", "pyarrow", "transformers", "tokenizers", "gguf")

@@ -24,9 +24,6 @@ from logitstore.store.recover import DAMAGE, INTENT, commit_unit, finish_repair
 from logitstore.store.storage import Storage, open_storage
 from logitstore.store.writer import seal_store
 
-#: commands that make stores of stores, and what their manifests have
-_DERIVED = {"thin": "thinned_from", "merge": "merged_from"}
-
 
 @dataclass(frozen=True)
 class DroppedUnit:
@@ -209,14 +206,14 @@ def _in_reach(stored: Mapping[str, Any], damage: Damage) -> list[int]:
 
 def _is_planned(stored: Mapping[str, Any]) -> bool:
     """Return whether units are made in any order, and not sequence by sequence."""
-    return "plan" in stored or any(field in stored for field in _DERIVED.values())
+    return "plan" in stored or any(field in stored for field in manifest.DERIVED.values())
 
 
 def _next_step(storage: Storage, one: _Examined) -> str:
     stored = one.stored
     if one.number:
         return f"`logitstore append {storage.url} ... --resume`, with the data of {one.prefix}"
-    made_by = [command for command, field in _DERIVED.items() if field in stored]
+    made_by = [command for command, field in manifest.DERIVED.items() if field in stored]
     if made_by:
         return f"the `logitstore {' or '.join(made_by)}` that made it, with --resume"
     if _is_planned(stored):

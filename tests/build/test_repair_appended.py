@@ -11,7 +11,7 @@ from logitstore.store import open_store, verify_store
 from logitstore.store.layout import generation_name
 from logitstore.store.repair import repair_store
 from tests.build.repairable_stores import copy, counting_teacher, files_of, flip, make_whole, resume, shard
-from tests.build.test_repair_goes_on import Stopped, stop_before
+from tests.build.test_repair_goes_on import repair_stopped_before
 from tests.support.toy_teachers import ByteTokenizer
 
 
@@ -176,13 +176,7 @@ def test_a_repair_that_is_stopped_anywhere_can_be_gone_on_with(made, tmp_path, m
     while not finished:
         stops += 1
         path = copy(damaged, tmp_path / "t")
-        with monkeypatch.context() as patched:
-            stop_before(patched, stops)
-            try:
-                repair_store(path)
-                finished = True
-            except Stopped:
-                pass
+        finished = repair_stopped_before(monkeypatch, stops, path)
         sealed = [(path / generation_name(number) / "sealed.json").exists() for number in (1, 2)]
         if all(sealed):
             assert verify_store(path)

@@ -64,6 +64,17 @@ def stop_before(monkeypatch, number):
         monkeypatch.setattr(LocalStorage, name, wrapped(getattr(LocalStorage, name)))
 
 
+def repair_stopped_before(monkeypatch, number, path):
+    """Repair a store, but for its `number`-th change and all after it; return whether there was none to leave out."""
+    with monkeypatch.context() as patched:
+        stop_before(patched, number)
+        try:
+            repair_store(path)
+        except Stopped:
+            return False
+    return True
+
+
 def stale_shard(made, folder):
     """Return a whole shard with the tokens of unit 0 that another draw has made."""
     storage, stored = LocalStorage(folder), read_manifest(LocalStorage(made / "whole"))
@@ -88,13 +99,7 @@ def test_a_repair_that_is_stopped_anywhere_leaves_a_store_as_before_or_one_to_re
     while not finished:
         stops += 1
         path = copy(store, tmp_path / "t")
-        with monkeypatch.context() as patched:
-            stop_before(patched, stops)
-            try:
-                repair_store(path)
-                finished = True
-            except Stopped:
-                pass
+        finished = repair_stopped_before(monkeypatch, stops, path)
         now = files_of(path)
         if "sealed.json" in now:
             assert {file: now.get(file) for file in damaged} == damaged
